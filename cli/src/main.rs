@@ -1,0 +1,3 @@
+//! kubectl plugin: watch and pull runs.
+
+fn main() {}

@@ -1,0 +1,3 @@
+module sopwith.dev/e2e/kstatus
+
+go 1.26.8

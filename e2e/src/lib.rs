@@ -1,0 +1,1 @@
+//! Support for the tests against a real cluster.

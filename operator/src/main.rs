@@ -1,0 +1,3 @@
+//! The Sopwith operator: controllers, gateway, ledger.
+
+fn main() {}

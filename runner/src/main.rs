@@ -1,0 +1,3 @@
+//! The Sopwith runner: executes a run plan inside its pod.
+
+fn main() {}
