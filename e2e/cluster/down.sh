@@ -1,0 +1,123 @@
+#!/usr/bin/env bash
+# Removes everything that a cluster of up.sh left: processes, mounts, cgroups, network, files. Safe to repeat, and
+# needs nothing that an earlier run wrote down: it finds things by the state folder's path and by name.
+# At its end it looks again, lists what is still there and fails if anything is.
+set -euo pipefail
+# shellcheck source=e2e/cluster/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+need_root
+
+PROGRAMS="etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy coredns containerd containerd-shim containerd-shim-runc-v2 ctr"
+
+# processes PROGRAM...: ids of the processes that run one of the programs for this state folder.
+processes() {
+  local dir pid exe
+  for dir in /proc/[0-9]*; do
+    exe=$(readlink "$dir/exe" 2>/dev/null) || continue
+    exe=$(basename "${exe% (deleted)}")
+    if [[ " $* " != *" $exe "* ]]; then continue; fi
+    # Our programs all name the state folder in an argument. The shims do, too: their socket lies in it.
+    if tr '\0' ' ' <"$dir/cmdline" 2>/dev/null | grep -qF "$STATE/"; then
+      pid=${dir#/proc/}
+      echo "$pid"
+    fi
+  done
+}
+
+# cgroups: our folders in every hierarchy, the deepest first.
+cgroups() { find /sys/fs/cgroup -depth -type d -path '*/sopwith*' 2>/dev/null | grep -E '/sopwith(/|$)' || true; }
+
+containers() {
+  local dir
+  cgroups | while read -r dir; do cat "$dir/cgroup.procs" 2>/dev/null || true; done | sort -un
+}
+
+# mounts: ours, the latest first.
+mounts() { awk -v state="$STATE/" 'index($5, state) == 1 { print $5 }' /proc/self/mountinfo | tac; }
+
+interfaces() {
+  # Both ends of a pod's pair are gone with the pod's namespace; what is left is the bridge, and pairs whose pod died half-made.
+  ip -o link show 2>/dev/null | awk -F': ' '{ sub(/@.*/, "", $2); print $2 }' | grep -xE "$DEVICE" || true
+  ip -o route show 2>/dev/null | awk '$1 ~ /^10\.244\.0\./ { for (i = 1; i < NF; i++) if ($i == "dev") print $(i + 1) }' | grep '^veth' | sort -u || true
+}
+
+tables() { nft list tables 2>/dev/null | grep -E ' (sopwith|kube-proxy)$' || true; }
+
+forward_rules() { iptables -S FORWARD 2>/dev/null | grep -F 'sopwith-cluster' || true; }
+
+files() {
+  # Only what up.sh marked as its own: a mistaken SOPWITH_STATE must not cost anybody's files.
+  if [[ -e $STATE/$MARK ]]; then find "$STATE" -mindepth 1 -maxdepth 1 ! -name log ! -name "$MARK" 2>/dev/null || true; fi
+  find /var/log/containers -lname "$STATE/*" 2>/dev/null || true
+  find /var/lib/cni/results -name 'sopwith-*' 2>/dev/null || true
+}
+
+left() {
+  processes "$PROGRAMS" | sed 's/^/process /'
+  containers | sed 's/^/process in a container /'
+  mounts | sed 's/^/mount /'
+  cgroups | sed 's/^/cgroup /'
+  interfaces | sed 's/^/interface /'
+  tables | sed 's/^/nftables /'
+  forward_rules | sed 's/^/iptables rule /'
+  files | sed 's/^/file /'
+}
+
+# end_all LISTING...: kill what a listing prints, until it prints nothing.
+end_all() {
+  local pids _
+  for _ in $(seq 100); do
+    pids=$("$@")
+    if [[ -z $pids ]]; then return; fi
+    # shellcheck disable=SC2086 # a list
+    kill -KILL $pids 2>/dev/null || true
+    sleep 0.05
+  done
+}
+
+unmount_all() {
+  local target _
+  for _ in 1 2 3; do
+    mounts | while read -r target; do umount -l "$target" 2>/dev/null || true; done
+  done
+}
+
+remove_network() {
+  local family name rule
+  interfaces | while read -r name; do ip link delete "$name" 2>/dev/null || true; done
+  tables | while read -r _ family name; do nft delete table "$family" "$name"; done
+  forward_rules | while read -r rule; do
+    # shellcheck disable=SC2086 # a rule is words
+    iptables ${rule/#-A/-D}
+  done
+  conntrack -D --orig-src "$POD_CIDR" >/dev/null 2>&1 || true
+  if [[ -f $STATE/ip_forward ]]; then cat "$STATE/ip_forward" >/proc/sys/net/ipv4/ip_forward; fi
+}
+
+remove_cgroups() {
+  local _
+  for _ in $(seq 50); do
+    cgroups | while read -r dir; do rmdir "$dir" 2>/dev/null || true; done
+    if [[ -z $(cgroups) ]]; then return; fi
+    sleep 0.05
+  done
+}
+
+# The order matters: first who would start things anew, then the containers, then what they stood on.
+end_all processes kubelet kube-controller-manager kube-scheduler
+end_all processes "$PROGRAMS"
+end_all containers
+unmount_all
+remove_cgroups
+remove_network
+files | while read -r path; do rm -rf --one-file-system "$path"; done
+if [[ -z $(pgrep -x containerd || true) ]]; then
+  # Sockets of shims that were killed. Nobody else's, as no containerd runs.
+  rm -rf /run/containerd/s
+fi
+
+rest=$(left)
+if [[ -n $rest ]]; then
+  printf 'still there:\n%s\n' "$rest" >&2
+  die "the cluster could not be removed completely"
+fi

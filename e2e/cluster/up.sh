@@ -1,0 +1,147 @@
+#!/usr/bin/env bash
+# Starts a one-node Kubernetes cluster with real containers on this machine, from the tools that tools.sh built.
+# Begins by clearing what an earlier one left, so it can follow anything: a running one, a killed one, another clone's.
+set -euo pipefail
+# shellcheck source=e2e/cluster/lib.sh
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+need_root
+PATH=$(tools_path):$PATH
+
+for tool in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl coredns containerd runc; do
+  command -v "$tool" >/dev/null || die "$tool is missing: run 'make tools' first"
+done
+
+# start NAME COMMAND...: a process of the cluster, in a session of its own, its output in a log.
+start() {
+  local name=$1
+  shift
+  setsid "$@" >"$STATE/log/$name.log" 2>&1 </dev/null &
+}
+
+kc() { kubectl --kubeconfig "$STATE/admin.kubeconfig" "$@"; }
+
+# render FILE: a file of config/ with its ${NAMES} filled in. Only these names: a Corefile may have others.
+render() {
+  local text name
+  text=$(<"$CLUSTER_DIR/config/$1")
+  for name in STATE NODE NODE_IP NODE_CIDR PAUSE_IMAGE VOLUME FORWARD; do
+    text=${text//"\${$name}"/${!name-}}
+  done
+  printf '%s\n' "$text"
+}
+
+network() {
+  cat /proc/sys/net/ipv4/ip_forward >"$STATE/ip_forward"
+  echo 1 >/proc/sys/net/ipv4/ip_forward
+  ip link add "$DEVICE" type bridge
+  ip address add "$NODE_IP/32" dev "$DEVICE"
+  ip link set "$DEVICE" up
+  # Pods reach the world, if the machine does, in its name.
+  nft -f - <<EOF
+table ip sopwith {
+  chain postrouting {
+    type nat hook postrouting priority srcnat;
+    ip saddr $POD_CIDR ip daddr != { $POD_CIDR, $SERVICE_CIDR } fib daddr type != local masquerade
+  }
+}
+EOF
+  # A container engine of the developer's own may have closed forwarding.
+  if iptables -S FORWARD | grep -q '^-P FORWARD DROP'; then
+    iptables -I FORWARD -s "$POD_CIDR" -m comment --comment sopwith-cluster -j ACCEPT
+    iptables -I FORWARD -d "$POD_CIDR" -m comment --comment sopwith-cluster -j ACCEPT
+  fi
+  # Names of the world, where this machine's resolver can be reached from elsewhere than its loopback.
+  grep -E '^nameserver' /etc/resolv.conf 2>/dev/null | grep -vE '127\.|::1' >"$STATE/resolv.conf" || true
+}
+
+control_plane() {
+  start etcd etcd --name sopwith --data-dir "$STATE/etcd" --unsafe-no-fsync --log-level warn \
+    --listen-client-urls "http://127.0.0.1:$ETCD_PORT" --advertise-client-urls "http://127.0.0.1:$ETCD_PORT" \
+    --listen-peer-urls "http://127.0.0.1:$((ETCD_PORT + 1))" --initial-advertise-peer-urls "http://127.0.0.1:$((ETCD_PORT + 1))" \
+    --initial-cluster "sopwith=http://127.0.0.1:$((ETCD_PORT + 1))"
+  start apiserver kube-apiserver --etcd-servers="http://127.0.0.1:$ETCD_PORT" \
+    --bind-address=0.0.0.0 --secure-port="$API_PORT" --advertise-address="$NODE_IP" \
+    --tls-cert-file="$STATE/pki/apiserver.crt" --tls-private-key-file="$STATE/pki/apiserver.key" --client-ca-file="$STATE/pki/ca.crt" \
+    --service-account-issuer=https://kubernetes.default.svc --service-account-key-file="$STATE/pki/sa.pub" \
+    --service-account-signing-key-file="$STATE/pki/sa.key" --service-cluster-ip-range="$SERVICE_CIDR" \
+    --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction \
+    --kubelet-client-certificate="$STATE/pki/admin.crt" --kubelet-client-key="$STATE/pki/admin.key" \
+    --kubelet-certificate-authority="$STATE/pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
+    --audit-policy-file="$CLUSTER_DIR/config/audit-policy.yaml" --audit-log-path="$STATE/log/audit.log"
+  start controller-manager kube-controller-manager --kubeconfig="$STATE/kcm.kubeconfig" \
+    --service-account-private-key-file="$STATE/pki/sa.key" --root-ca-file="$STATE/pki/ca.crt" --use-service-account-credentials \
+    --leader-elect=false --allocate-node-cidrs --cluster-cidr="$POD_CIDR" --kube-api-qps=400 --kube-api-burst=800
+  start scheduler kube-scheduler --kubeconfig="$STATE/scheduler.kubeconfig" --leader-elect=false
+}
+
+node() {
+  local cgroup
+  for cgroup in /sys/fs/cgroup /sys/fs/cgroup/*; do
+    # One hierarchy (v2), or one a controller (v1).
+    if [[ -e $cgroup/cgroup.procs && ! -L $cgroup ]]; then mkdir -p "$cgroup/sopwith"; fi
+  done
+  render kubelet.yaml >"$STATE/kubelet.yaml"
+  mkdir -p "$STATE/cni"
+  render 10-sopwith.conflist >"$STATE/cni/10-sopwith.conflist"
+  ctr -a "$STATE/containerd/containerd.sock" -n k8s.io images import --no-unpack "$(tool_dir pause)/pause.tar" >/dev/null
+  start kubelet kubelet --config="$STATE/kubelet.yaml" --kubeconfig="$STATE/node.kubeconfig" --hostname-override="$NODE" \
+    --node-ip="$NODE_IP" --root-dir="$STATE/kubelet"
+  start proxy kube-proxy --kubeconfig="$STATE/proxy.kubeconfig" --proxy-mode=nftables --cluster-cidr="$POD_CIDR" \
+    --hostname-override="$NODE" --conntrack-max-per-core=0
+}
+
+objects() {
+  local VOLUME
+  for VOLUME in local-1 local-2 local-3 local-4; do
+    mkdir -p "$STATE/volumes/$VOLUME"
+    render volume.yaml
+  done | cat "$CLUSTER_DIR/config/objects.yaml" - | kc apply --server-side -f - >/dev/null
+}
+
+names() {
+  local FORWARD=''
+  # shellcheck disable=SC2034 # render reads it by name
+  if [[ -s $STATE/resolv.conf ]]; then FORWARD="  forward . $STATE/resolv.conf"; fi
+  render Corefile >"$STATE/Corefile"
+  start coredns coredns -conf "$STATE/Corefile"
+}
+
+# What the waits below ask.
+etcd_and_apiserver_ready() { kc get --raw /readyz; }
+containerd_ready() { ctr -a "$STATE/containerd/containerd.sock" version; }
+node_ready() { [[ $(kc get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}') == True ]]; }
+names_ready() { curl -fsS --noproxy '*' "http://$NODE_IP:8181/ready"; }
+default_account_there() { kc -n default get serviceaccount default; }
+
+start_containerd() {
+  mkdir -p "$STATE/containerd"
+  render containerd.toml >"$STATE/containerd.toml"
+  start containerd containerd -c "$STATE/containerd.toml"
+}
+
+up() {
+  "$CLUSTER_DIR/down.sh"
+  if [[ ! -e $STATE/$MARK && -n $(ls -A "$STATE" 2>/dev/null) ]]; then
+    die "the state folder $STATE has files that are no cluster's: set SOPWITH_STATE to an empty folder"
+  fi
+  mkdir -p "$STATE"
+  touch "$STATE/$MARK"
+  mkdir -p "$STATE/log" "$STATE/pki"
+  rm -f "$STATE"/log/*
+  start_containerd
+  network
+  "$CLUSTER_DIR/pki.sh"
+  control_plane
+  wait_for 60 "the apiserver" etcd_and_apiserver_ready
+  wait_for 30 "containerd" containerd_ready
+  node
+  objects
+  names
+  wait_for 60 "the node" node_ready
+  wait_for 30 "the cluster's DNS" names_ready
+  wait_for 30 "the default ServiceAccount" default_account_there
+}
+
+stage "start the cluster" up
+# shellcheck disable=SC2016 # for the reader's shell
+printf '     to use it: eval "$(%s)"\n' "$CLUSTER_DIR/env.sh"
