@@ -1,0 +1,107 @@
+//! Cassettes: recorded answers of models, below the codec.
+//!
+//! A cassette is YAML or JSON: `{version, interactions: [...]}`. The keys of a ConfigMap are read in the order of
+//! their names and their interactions put together. One made by hand leaves `request.digest` out;
+//! `sopwith-runner cassette fill` writes it.
+
+use super::Digest;
+use serde::{Deserialize, Serialize};
+
+/// Recorded answers.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+pub struct Cassette {
+    /// Version of the shape.
+    pub version: u32,
+    /// Requests and answers, each key once.
+    pub interactions: Vec<Interaction>,
+}
+
+/// One request and its answer.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+pub struct Interaction {
+    /// Which request of a run it is.
+    pub key: Key,
+    /// What was asked.
+    #[serde(default)]
+    pub request: Request,
+    /// What was answered.
+    pub response: Response,
+}
+
+/// Which request of a run it is.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Key {
+    /// The step.
+    pub step: String,
+    /// The action; in a loop `loop/action`.
+    pub action: String,
+    /// The item of a loop as text; its `path` or `name` where it is an object.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub item: String,
+    /// Attempt of the step, counted from 1.
+    pub attempt: u32,
+    /// Request within the action, counted from 1: repairs and tool turns follow the first.
+    pub turn: u32,
+}
+
+impl std::fmt::Display for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.step, self.action)?;
+        if !self.item.is_empty() {
+            write!(f, "[{}]", self.item)?;
+        }
+        write!(f, " attempt {} turn {}", self.attempt, self.turn)
+    }
+}
+
+/// What was asked.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+pub struct Request {
+    /// Digest of the canonical JSON (RFC 8785) of the request's body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<Digest>,
+    /// The body, kept so that a difference can be shown.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<serde_json::Value>,
+}
+
+/// What was answered.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+pub struct Response {
+    /// HTTP status. Default: 200.
+    #[serde(default = "ok", skip_serializing_if = "is_ok")]
+    pub status: u16,
+    /// The answer's text; the bytes of the wire protocol are made from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<String>,
+    /// Why the model stopped, as on the wire. Default: stop.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finish_reason: Option<String>,
+    /// Tokens as the provider counted them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<TokenUsage>,
+    /// The body as it was on the wire (a recorded answer, an error); it wins over `content`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<String>,
+    /// Content type of `body`. Default: `text/event-stream`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
+}
+
+/// Tokens as the provider counted them.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct TokenUsage {
+    /// Tokens of the request.
+    pub prompt_tokens: u64,
+    /// Tokens of the answer.
+    pub completion_tokens: u64,
+}
+
+const fn ok() -> u16 {
+    200
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_ok(status: &u16) -> bool {
+    *status == 200
+}

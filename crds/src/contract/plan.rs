@@ -1,0 +1,121 @@
+//! The frozen plan of a run: everything the runner needs to know, nothing that may change.
+
+use crate::{
+    Money,
+    agent_run::{Environment, PromptSchema},
+    sop_definition::{Role, Step},
+    status::Revision,
+    tool_policy::{Budgets, Endpoint},
+};
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// Key of the ConfigMap that holds the gzipped JSON of the plan.
+pub const PLAN_KEY: &str = "plan.json.gz";
+/// Key of the ConfigMap that holds the certificate authority of the gateway (PEM).
+pub const CA_KEY: &str = "ca.crt";
+/// Folder in the runner container where the plan's ConfigMap is mounted.
+pub const PLAN_DIR: &str = "/etc/sopwith/plan";
+/// Folder below which Secrets are mounted, each in a folder of its own name, in the runner container only.
+pub const SECRETS_DIR: &str = "/etc/sopwith/secrets";
+/// Folder below which cassettes and certificate authorities are mounted, each ConfigMap in a folder of its own name.
+pub const CONFIG_DIR: &str = "/etc/sopwith/config";
+/// File with the token for the gateway.
+pub const TOKEN_FILE: &str = "/var/run/secrets/sopwith.dev/token";
+/// Folder with the sockets of the workbenches, shared by the runner and the workbenches.
+pub const SOCKETS_DIR: &str = "/run/sopwith";
+/// Folder with the injected binary `runner`, read-only in the workbenches.
+pub const BIN_DIR: &str = "/sopwith";
+/// Folder in a workbench where the tree is laid out.
+pub const WORK_DIR: &str = "/workspace";
+/// Most seconds from one report of the runner to the next.
+pub const REPORT_EVERY_SECONDS: u64 = 3;
+/// Exit code of a runner whose launch came to its proper end, whatever the run's outcome.
+pub const EXIT_ENDED: i32 = 0;
+
+/// Everything the runner needs to know of a run. Frozen in an immutable ConfigMap.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RunPlan {
+    /// Version of the shape.
+    pub version: u32,
+    /// Whose plan it is.
+    pub run: RunIdentity,
+    /// The procedure at its revision.
+    pub sop: Revision,
+    /// The policy at its revision.
+    pub policy: Revision,
+    /// What the run asked for, with every default filled in.
+    pub options: RunOptions,
+    /// Places of the project by name, defaults filled in.
+    pub layout: BTreeMap<String, String>,
+    /// Texts in minijinja by name, those from ConfigMaps included.
+    pub templates: BTreeMap<String, String>,
+    /// JSON Schemas by name.
+    pub schemas: BTreeMap<String, serde_json::Value>,
+    /// Who works.
+    pub roles: Vec<Role>,
+    /// The steps in the order in which they run.
+    pub steps: Vec<Step>,
+    /// Endpoints of models in the order in which they are tried, as the policy gives them.
+    pub llm: Vec<Endpoint>,
+    /// Bounds of the policy for this run.
+    pub budgets: Budgets,
+    /// One workbench for each distinct image.
+    pub workbenches: Vec<Workbench>,
+    /// Most requests to models at once.
+    pub llm_concurrency: u32,
+}
+
+/// Whose plan it is.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct RunIdentity {
+    /// Namespace of the `AgentRun`.
+    pub namespace: String,
+    /// Name of the `AgentRun`.
+    pub name: String,
+    /// UID of the `AgentRun`.
+    pub uid: String,
+}
+
+/// What the run asked for, with every default filled in.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunOptions {
+    /// The requirement.
+    pub idea: String,
+    /// Named texts beside it.
+    pub inputs: BTreeMap<String, String>,
+    /// Values of the procedure's parameters, defaults filled in.
+    pub parameters: BTreeMap<String, String>,
+    /// Where the run belongs to.
+    pub environment: Environment,
+    /// Name of the project.
+    pub project_name: String,
+    /// A model name or alias, used where a role names none.
+    pub model: String,
+    /// The form in which models are asked to answer.
+    pub prompt_schema: PromptSchema,
+    /// Money the run may spend.
+    pub investment: Money,
+    /// Passes forward.
+    pub rounds: u32,
+    /// Reviews code.
+    pub code_review: bool,
+    /// Writes and runs tests.
+    pub run_tests: bool,
+    /// Writes code.
+    pub implement: bool,
+    /// Working time in seconds, where it is bounded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_seconds: Option<u32>,
+}
+
+/// A container in which commands run.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+pub struct Workbench {
+    /// Name of its container and, with `.sock` behind it, of its socket.
+    pub name: String,
+    /// Its image.
+    pub image: String,
+}

@@ -1,0 +1,74 @@
+//! Snapshots: from what a run can be resumed, and what `kubectl sop pull` fetches.
+
+use super::Digest;
+use crate::status::{GateStatus, Usage};
+use k8s_openapi::jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+/// The state of a run after an attempt of a step. Stored as canonical JSON, addressed by its digest.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Snapshot {
+    /// Version of the shape.
+    pub version: u32,
+    /// Digest of the plan it belongs to.
+    pub plan: String,
+    /// The project's files by path.
+    pub tree: Vec<TreeEntry>,
+    /// Blob with the ordered messages of the run, JSON lines of [`Message`].
+    pub messages: Option<Digest>,
+    /// State of the machine, as the runner's engine keeps it.
+    pub machine: serde_json::Value,
+    /// What all launches have used up to here.
+    pub spent: Usage,
+    /// Reports that gates read (JUnit, coverage), by path: evidence, not part of the project.
+    pub evidence: Vec<TreeEntry>,
+    /// Gates judged so far, latest attempt, by `step/gate`.
+    pub gates: BTreeMap<String, GateStatus>,
+}
+
+/// One file.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+pub struct TreeEntry {
+    /// Path in the project, relative, `/` between its parts.
+    pub path: String,
+    /// Digest of its content, stored as a blob.
+    pub digest: Digest,
+    /// Bytes.
+    pub size: u64,
+    /// Whether it may be executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executable: bool,
+}
+
+/// What an action returned, in the order of the run: its trace.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Message {
+    /// Counted from 1 over the run.
+    pub number: u64,
+    /// When.
+    pub at: Timestamp,
+    /// The role, or `sopwith` for gates and commands.
+    pub sender: String,
+    /// Roles it is addressed to; none: all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
+    /// What caused it: `step/action` or `step/gate`.
+    pub cause: String,
+    /// Of the step.
+    pub attempt: u32,
+    /// The text, where it is short.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub content: String,
+    /// Paths that were written.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wrote: Vec<String>,
+    /// Tokens sent to a model for it.
+    #[serde(default)]
+    pub input_tokens: u64,
+    /// Tokens received from a model for it.
+    #[serde(default)]
+    pub output_tokens: u64,
+}

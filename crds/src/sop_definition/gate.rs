@@ -1,0 +1,284 @@
+//! Gates: what must be true before the line moves on.
+
+use super::Command;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// A condition that a step, action or item must meet, and what happens when it does not.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.kind != 'schema' || has(self.schema)", "message": "a gate of kind schema needs the field schema"},
+    {"rule": "self.kind != 'sections' || has(self.sections)", "message": "a gate of kind sections needs the field sections"},
+    {"rule": "self.kind != 'expression' || has(self.expression)", "message": "a gate of kind expression needs the field expression"},
+    {"rule": "self.kind != 'command' || has(self.command)", "message": "a gate of kind command needs the field command"},
+    {"rule": "self.kind != 'review' || has(self.review)", "message": "a gate of kind review needs the field review"},
+    {"rule": "[has(self.schema) && self.kind != 'schema', has(self.sections) && self.kind != 'sections', has(self.expression) && self.kind != 'expression', has(self.command) && self.kind != 'command', has(self.review) && self.kind != 'review', has(self.approval) && self.kind != 'approval', has(self.compliance) && self.kind != 'compliance'].filter(x, x).size() == 0", "message": "a gate may only have the field that belongs to its kind"}
+]))]
+pub struct Gate {
+    /// Name of the gate.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// How it judges.
+    pub kind: GateKind,
+    /// CEL; where it is false the gate is skipped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub when: Option<String>,
+    /// Of kind `schema`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub schema: Option<SchemaGate>,
+    /// Of kind `sections`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sections: Option<SectionsGate>,
+    /// Of kind `expression`: CEL that must be true.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 4096))]
+    pub expression: Option<String>,
+    /// Of kind `command`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandGate>,
+    /// Of kind `review`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub review: Option<ReviewGate>,
+    /// Of kind `approval`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<ApprovalGate>,
+    /// Of kind `compliance`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub compliance: Option<ComplianceGate>,
+    /// What happens when it fails: the first rule that applies and has attempts left. Default: Fail.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
+    pub on_failure: Vec<FailureRule>,
+    /// What happens when no rule has attempts left. Default: Fail.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exhausted: Option<AfterFailure>,
+}
+
+/// How a gate judges.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
+#[serde(rename_all = "lowercase")]
+pub enum GateKind {
+    /// An artifact matches a JSON Schema.
+    Schema,
+    /// A document has its headings.
+    Sections,
+    /// A CEL expression is true.
+    #[default]
+    Expression,
+    /// A program exits with 0, and what its reports say holds.
+    Command,
+    /// Another model judges.
+    Review,
+    /// People decide.
+    Approval,
+    /// The trace follows SOP and RACI.
+    Compliance,
+}
+
+impl GateKind {
+    /// The name as written in a spec and in metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Schema => "schema",
+            Self::Sections => "sections",
+            Self::Expression => "expression",
+            Self::Command => "command",
+            Self::Review => "review",
+            Self::Approval => "approval",
+            Self::Compliance => "compliance",
+        }
+    }
+}
+
+/// An artifact must match a JSON Schema.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct SchemaGate {
+    /// Name of the artifact.
+    #[schemars(length(min = 1, max = 63))]
+    pub artifact: String,
+    /// One of the SOP's `schemas`. Default: the artifact's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub schema: Option<String>,
+}
+
+/// A Markdown document must have headings, each with text below it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct SectionsGate {
+    /// Name of the artifact.
+    #[schemars(length(min = 1, max = 63))]
+    pub artifact: String,
+    /// The headings, compared without case and numbering.
+    #[schemars(length(min = 1, max = 64))]
+    pub headings: Vec<String>,
+}
+
+/// A program must succeed, and so must what its reports say.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct CommandGate {
+    /// Programs that run one after the other on the tree under judgement, in this order.
+    #[schemars(length(min = 1, max = 8))]
+    pub run: Vec<Command>,
+    /// Reports that they leave.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
+    pub reports: Vec<Report>,
+    /// CEL over `exitCode` (of the last program that ran) and `reports.NAME`. Default: every program exits
+    /// with 0 and no JUnit report has a failure or is without a test.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub pass: Option<String>,
+}
+
+/// A report that a program leaves in the workbench.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct Report {
+    /// Name, used as `reports.NAME`.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$")
+    )]
+    pub name: String,
+    /// How it is written.
+    pub format: ReportFormat,
+    /// Path in the project.
+    #[schemars(length(min = 1, max = 512))]
+    pub path: String,
+}
+
+/// How a report is written, and what expressions see of it.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum ReportFormat {
+    /// JUnit XML: `tests`, `passed`, `failures`, `errors`, `skipped`.
+    #[default]
+    Junit,
+    /// Cobertura XML: `lineRate` from 0 to 1, `linesCovered`, `linesValid`.
+    Cobertura,
+    /// lcov: `lineRate` from 0 to 1, `linesCovered`, `linesValid`.
+    Lcov,
+    /// SARIF JSON: `results`, `errors`, `warnings`.
+    Sarif,
+}
+
+/// A model judges criteria, another than the author's.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct ReviewGate {
+    /// Artifacts that are shown to the judge.
+    #[schemars(length(min = 1, max = 16))]
+    pub artifacts: Vec<String>,
+    /// What is asked; each must be answered with yes and a quotation.
+    #[schemars(length(min = 1, max = 32))]
+    pub criteria: Vec<ReviewCriterion>,
+    /// A model name or alias of the policy. Default: judge.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub model: Option<String>,
+    /// How many judges are asked. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 9))]
+    pub judges: Option<u32>,
+    /// How many of them must agree. Default: all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 9))]
+    pub agree: Option<u32>,
+}
+
+/// One question to a judge.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct ReviewCriterion {
+    /// Name of the criterion.
+    #[schemars(length(min = 1, max = 63))]
+    pub name: String,
+    /// A question that is answered with yes or no.
+    #[schemars(length(min = 1, max = 2048))]
+    pub question: String,
+}
+
+/// People decide.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct ApprovalGate {
+    /// Artifacts that are shown to them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
+    pub artifacts: Vec<String>,
+    /// What they are asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 2048))]
+    pub message: Option<String>,
+}
+
+/// The trace must follow SOP and RACI.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub struct ComplianceGate {
+    /// Steps that must be in the trace. Default: all that were not skipped.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub steps: Vec<String>,
+}
+
+/// What happens when a gate fails.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [{"rule": "(self.action == 'Backtrack') == has(self.to)", "message": "the field to names the step to go back to, and belongs to the action Backtrack only"}]))]
+pub struct FailureRule {
+    /// CEL; the rule applies where it is true. Default: always.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 2048))]
+    pub when: Option<String>,
+    /// What is done.
+    pub action: FailureAction,
+    /// With Backtrack: the step to go back to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub to: Option<String>,
+    /// How often this rule may be used. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 100))]
+    pub max_attempts: Option<u32>,
+    /// Whether the files stay as they are. Default: keep.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workspace: Option<Workspace>,
+}
+
+/// What is done when a gate fails.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum FailureAction {
+    /// The step is tried again, with the findings.
+    Retry,
+    /// An earlier step is done again, with the findings, and all that follow it.
+    Backtrack,
+    /// The run fails.
+    #[default]
+    Fail,
+    /// People decide.
+    Ask,
+}
+
+/// What happens when no rule has attempts left.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+pub enum AfterFailure {
+    /// The run fails.
+    #[default]
+    Fail,
+    /// People decide.
+    Ask,
+}
+
+/// What happens to the files when a step is done again.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Workspace {
+    /// They stay as they are.
+    #[default]
+    Keep,
+    /// They go back to what they were when the step first began.
+    Restore,
+}
