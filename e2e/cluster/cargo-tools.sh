@@ -10,6 +10,7 @@ build() {
   tmp=$(mktemp -d "$CACHE/tools/.build-${tool%@*}.XXXXXX")
   # shellcheck disable=SC2064 # the folder of now; the caller is a subshell
   trap "rm -rf '$tmp'" EXIT
+  chmod 755 "$tmp"
   # One target folder for both: they share dependencies. Away from the workspace, so that its lints and profile stay out.
   (cd / && CARGO_TARGET_DIR=$CACHE/tools/.cargo-target CARGO_PROFILE_RELEASE_LTO=off CARGO_PROFILE_RELEASE_OPT_LEVEL=1 \
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=16 cargo install --quiet --locked --root "$tmp" "$tool")

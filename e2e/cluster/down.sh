@@ -45,11 +45,21 @@ tables() { nft list tables 2>/dev/null | grep -E ' (sopwith|kube-proxy)$' || tru
 
 forward_rules() { iptables -S FORWARD 2>/dev/null | grep -F 'sopwith-cluster' || true; }
 
+# cni_results: what the network plugins remember of our pods, and of the loopback in them.
+cni_results() {
+  local file id
+  for file in /var/lib/cni/results/sopwith-*; do
+    if [[ ! -e $file ]]; then continue; fi
+    id=$(basename "$file" -eth0)
+    printf '%s\n' "/var/lib/cni/results/cni-loopback-${id#sopwith-}-lo" "$file"
+  done
+}
+
 files() {
   # Only what up.sh marked as its own: a mistaken SOPWITH_STATE must not cost anybody's files.
   if [[ -e $STATE/$MARK ]]; then find "$STATE" -mindepth 1 -maxdepth 1 ! -name log ! -name "$MARK" 2>/dev/null || true; fi
   find /var/log/containers -lname "$STATE/*" 2>/dev/null || true
-  find /var/lib/cni/results -name 'sopwith-*' 2>/dev/null || true
+  cni_results
 }
 
 left() {
@@ -112,9 +122,14 @@ remove_cgroups
 remove_network
 files | while read -r path; do rm -rf --one-file-system "$path"; done
 if [[ -z $(pgrep -x containerd || true) ]]; then
-  # Sockets of shims that were killed. Nobody else's, as no containerd runs.
-  rm -rf /run/containerd/s
+  # Sockets and states of shims that were killed. Nobody else's, as no containerd runs.
+  rm -rf /run/containerd/s /run/containerd/runc
 fi
+# Files and folders whose place nobody can choose. Those of another kubelet stay; folders go where they are empty.
+if [[ -z $(pgrep -x kubelet || true) ]]; then
+  rm -f /var/lib/kubelet/device-plugins/{DEPRECATION,kubelet.sock,kubelet_internal_checkpoint}
+fi
+rmdir /run/containerd /var/log/containers /var/lib/kubelet/device-plugins /var/lib/kubelet /var/lib/cni/results /var/lib/cni 2>/dev/null || true
 
 rest=$(left)
 if [[ -n $rest ]]; then

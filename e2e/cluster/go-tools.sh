@@ -20,8 +20,9 @@ build() {
   local name=$1 dir tmp flags='-s -w' package out
   dir=$(tool_dir "$name")
   tmp=$(mktemp -d "$CACHE/tools/.build-$name.XXXXXX")
-  # shellcheck disable=SC2064 # the folder of now, not of later
-  trap "rm -rf '$tmp'" RETURN
+  # shellcheck disable=SC2064 # the folder of now; the caller is a subshell
+  trap "rm -rf '$tmp'" EXIT
+  chmod 755 "$tmp"
   cd "$CLUSTER_DIR/go/$name"
   if [[ $name == kubernetes ]]; then flags+=" $(version_flags)"; fi
   mkdir -p "$tmp/bin"
