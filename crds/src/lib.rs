@@ -3,8 +3,10 @@
 //! Everything here is pure: no client, no clock, no file system.
 
 pub mod agent_run;
+pub mod check;
 pub mod conditions;
 pub mod contract;
+pub mod language;
 pub mod manifest;
 pub mod money;
 pub mod sop_definition;

@@ -1,0 +1,90 @@
+//! What holds where nobody says anything else.
+
+use crate::{
+    Money,
+    agent_run::{Environment, PromptSchema},
+};
+use std::collections::BTreeMap;
+
+/// Places of the project by name: those of MetaGPT's layout.
+const LAYOUT: [(&str, &str); 20] = [
+    ("dependencies", ".dependencies.json"),
+    ("requirement", "docs/requirement.txt"),
+    ("bugfix", "docs/bugfix.txt"),
+    ("prds", "docs/prds"),
+    ("systemDesigns", "docs/system_designs"),
+    ("tasks", "docs/tasks"),
+    ("codeSummaries", "docs/code_summaries"),
+    ("competitiveAnalysis", "resources/competitive_analysis"),
+    ("dataApiDesign", "resources/data_api_design"),
+    ("seqFlow", "resources/seq_flow"),
+    ("systemDesign", "resources/system_design"),
+    ("prd", "resources/prd"),
+    ("apiSpecAndTasks", "resources/api_spec_and_tasks"),
+    ("codePlanAndChange", "resources/code_plan_and_change"),
+    ("codeSummary", "resources/code_summary"),
+    ("graphs", "resources/graph_repo"),
+    ("source", "{{ project.name }}"),
+    ("tests", "tests"),
+    ("testOutputs", "test_outputs"),
+    ("tmp", "tmp"),
+];
+
+/// Passes forward of a run that names none.
+pub const ROUNDS: u32 = 5;
+/// The least passes forward of a run with tests that names none.
+pub const ROUNDS_WITH_TESTS: u32 = 8;
+/// Money of a run that names none: "3.0" US dollars.
+pub const INVESTMENT: Money = Money::from_nanos(3_000_000_000);
+/// Seconds of one attempt of a step.
+pub const STEP_TIMEOUT_SECONDS: u32 = 3600;
+/// Seconds without a trace after which a step is stuck.
+pub const STUCK_AFTER_SECONDS: u32 = 600;
+/// Seconds of a command.
+pub const COMMAND_TIMEOUT_SECONDS: u32 = 300;
+/// Tokens that a request and its answer may have together.
+pub const CONTEXT_WINDOW: u32 = 128_000;
+/// Tokens of an answer.
+pub const MAX_OUTPUT_TOKENS: u32 = 4096;
+/// Requests to models at once, of one run.
+pub const LLM_REQUESTS: u32 = 4;
+
+/// The layout of a project: the defaults under what a procedure says. The place `source` is rendered with
+/// the project's name.
+pub fn layout(own: &BTreeMap<String, String>, project_name: &str) -> BTreeMap<String, String> {
+    let mut layout: BTreeMap<String, String> = LAYOUT
+        .into_iter()
+        .map(|(name, place)| {
+            (
+                name.to_owned(),
+                place.replace("{{ project.name }}", project_name),
+            )
+        })
+        .collect();
+    layout.extend(own.clone());
+    layout
+}
+
+/// Seconds that a request to a model may take.
+pub const fn llm_timeout_seconds(environment: Environment) -> u32 {
+    match environment {
+        Environment::Dev => 30,
+        Environment::Staging => 60,
+        Environment::Prod => 90,
+    }
+}
+
+/// The form in which models are asked to answer.
+pub const fn prompt_schema(_: Environment) -> PromptSchema {
+    PromptSchema::Json
+}
+
+/// Passes forward.
+pub fn rounds(asked: Option<u32>, run_tests: bool) -> u32 {
+    let rounds = asked.unwrap_or(ROUNDS);
+    if run_tests {
+        rounds.max(ROUNDS_WITH_TESTS)
+    } else {
+        rounds
+    }
+}

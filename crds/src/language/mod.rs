@@ -1,0 +1,31 @@
+//! The language of procedures: CEL for what is decided, minijinja for what is written.
+//!
+//! Both see the same values. An expression or template that names anything else is a mistake that
+//! [`crate::check`] reports before a run begins.
+//!
+//! | name | what it is |
+//! |---|---|
+//! | `idea` | the requirement, a string |
+//! | `inputs.NAME` | further texts of the run; a name that the run did not give is not defined |
+//! | `parameters.NAME` | values of the procedure's parameters, strings |
+//! | `options.{environment, rounds, codeReview, runTests, implement, promptSchema, projectName, investment}` | what the run asked for, defaults filled in |
+//! | `project.name` | the project's name, the same as `options.projectName` |
+//! | `role.{name, profile, goal, constraints}` | who does the step; strings, empty where the role says nothing |
+//! | `layout.NAME` | places of the project |
+//! | `artifacts.NAME.{exists, paths, text, json}` | inputs and outputs of the step: a boolean, a list of paths, and for an artifact of one file its text and, where it parses, the value of its JSON |
+//! | `findings` | what gates found at the previous attempt, a string, empty at the first |
+//! | `round`, `attempt` | integers counted from 1 |
+//! | `item` | in a loop: the item at hand, or under the name that `as` gives |
+//! | `reports.NAME.FIELD` | in gates: what the reports of commands say, see [`crate::sop_definition::ReportFormat`] |
+//! | `exitCode` | in gates of kind command: the exit code of the last program that ran |
+//! | `measures.NAME` | in gates: numbers that the gate measured |
+//!
+//! `path` and `glob` of an artifact are known before anything runs: they see `layout`, `parameters`,
+//! `project`, `options` and `inputs` only.
+
+mod expression;
+mod references;
+mod template;
+
+pub use expression::{Expression, ExpressionError, MAX_EXPRESSION_BYTES};
+pub use template::{Files, NoFiles, TemplateError, Templates};

@@ -1,0 +1,201 @@
+//! Minijinja templates, strict about what is undefined and bounded in work and size.
+
+use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, value::Serde};
+use serde_json::Value as Json;
+use std::{collections::BTreeMap, sync::Arc};
+
+/// Instructions, and blocks of 64 bytes made, that one rendering may use.
+const FUEL: u64 = 1_000_000;
+/// The most that a rendering may give, in bytes.
+const MAX_OUTPUT_BYTES: usize = 1 << 20;
+/// How deep includes, macros and loops may nest (an include counts for 10).
+const MAX_RECURSION: usize = 120;
+/// The name under which an error speaks of a text that is not a named template.
+const INLINE: &str = "text";
+
+/// Why a template cannot be compiled or rendered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("template {template}, line {line}: {message}")]
+pub struct TemplateError {
+    /// Name of the template; `text` where it has none.
+    pub template: String,
+    /// Line of the mistake, from 1.
+    pub line: usize,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// The files that templates see through `file(path)` and `glob(pattern)`.
+pub trait Files: Send + Sync + 'static {
+    /// The text of a file; `None` where it is not there or not text.
+    fn file(&self, path: &str) -> Option<String>;
+    /// The paths that match a pattern, sorted.
+    fn glob(&self, pattern: &str) -> Vec<String>;
+}
+
+/// No files at all.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoFiles;
+
+impl Files for NoFiles {
+    fn file(&self, _: &str) -> Option<String> {
+        None
+    }
+    fn glob(&self, _: &str) -> Vec<String> {
+        Vec::new()
+    }
+}
+
+/// The templates of a procedure, compiled.
+#[derive(Clone, Debug)]
+pub struct Templates {
+    environment: Environment<'static>,
+}
+
+impl Templates {
+    /// Compiles all templates; the error is the first mistake in the order of their names.
+    pub fn new(texts: &BTreeMap<String, String>) -> Result<Self, TemplateError> {
+        let mut templates = Self::empty();
+        for (name, text) in texts {
+            templates.add(name, text)?;
+        }
+        Ok(templates)
+    }
+
+    /// No templates yet.
+    pub fn empty() -> Self {
+        let mut environment = Environment::new();
+        environment.set_undefined_behavior(UndefinedBehavior::Strict);
+        environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+        environment.set_recursion_limit(MAX_RECURSION);
+        environment.set_fuel(Some(FUEL));
+        environment.add_filter("json", minijinja::filters::tojson);
+        Self { environment }.with_files(NoFiles)
+    }
+
+    /// Compiles one more template.
+    pub fn add(&mut self, name: &str, text: &str) -> Result<(), TemplateError> {
+        self.environment
+            .add_template_owned(name.to_owned(), text.to_owned())
+            .map_err(|error| mistake(&error, name))
+    }
+
+    /// The same templates over other files.
+    #[must_use]
+    pub fn with_files(mut self, files: impl Files) -> Self {
+        let files = Arc::new(files);
+        let of_glob = Arc::clone(&files);
+        self.environment.add_function("file", move |path: &str| {
+            files.file(path).ok_or_else(|| {
+                Error::new(
+                    ErrorKind::InvalidOperation,
+                    format!("there is no text file {path}"),
+                )
+            })
+        });
+        self.environment
+            .add_function("glob", move |pattern: &str| of_glob.glob(pattern));
+        self
+    }
+
+    /// Whether there is a template of this name.
+    pub fn contains(&self, name: &str) -> bool {
+        self.environment.get_template(name).is_ok()
+    }
+
+    /// Renders a named template. `context` is an object whose members are the values by name.
+    pub fn render(&self, name: &str, context: &Json) -> Result<String, TemplateError> {
+        let template = self
+            .environment
+            .get_template(name)
+            .map_err(|error| mistake(&error, name))?;
+        let text = template
+            .render(Serde(context))
+            .map_err(|error| mistake(&error, name))?;
+        bounded(text, name)
+    }
+
+    /// Renders a text that is no named template: a path, an argument.
+    pub fn render_inline(&self, text: &str, context: &Json) -> Result<String, TemplateError> {
+        let template = self.inline(text)?;
+        let text = template
+            .render(Serde(context))
+            .map_err(|error| mistake(&error, INLINE))?;
+        bounded(text, INLINE)
+    }
+
+    /// The values that a named template refers to, as far as their path is written out
+    /// (`artifacts.prd.json`), sorted; those of templates it includes are not among them.
+    pub fn undeclared_variables(&self, name: &str) -> Vec<String> {
+        self.environment
+            .get_template(name)
+            .map(|template| sorted(template.undeclared_variables(true)))
+            .unwrap_or_default()
+    }
+
+    /// The same of a text that is no named template.
+    pub fn undeclared_variables_inline(&self, text: &str) -> Result<Vec<String>, TemplateError> {
+        Ok(sorted(self.inline(text)?.undeclared_variables(true)))
+    }
+
+    fn inline<'a>(&'a self, text: &'a str) -> Result<minijinja::Template<'a, 'a>, TemplateError> {
+        self.environment
+            .template_from_named_str(INLINE, text)
+            .map_err(|error| mistake(&error, INLINE))
+    }
+}
+
+fn sorted(names: std::collections::HashSet<String>) -> Vec<String> {
+    let mut names: Vec<String> = names.into_iter().collect();
+    names.sort();
+    names
+}
+
+fn bounded(text: String, template: &str) -> Result<String, TemplateError> {
+    if text.len() > MAX_OUTPUT_BYTES {
+        return Err(TemplateError {
+            template: template.to_owned(),
+            line: 1,
+            message: format!(
+                "gives {} bytes, the most is {MAX_OUTPUT_BYTES}: show less of the files",
+                text.len()
+            ),
+        });
+    }
+    Ok(text)
+}
+
+/// Says which template, which line and which expression; of an included template, that one.
+fn mistake(error: &Error, template: &str) -> TemplateError {
+    let mut cause = error;
+    let mut source = std::error::Error::source(error);
+    while let Some(inner) = source {
+        if let Some(inner) = inner.downcast_ref::<Error>() {
+            cause = inner;
+        }
+        source = inner.source();
+    }
+    let mut message = match cause.kind() {
+        ErrorKind::OutOfFuel => String::from("does too much work; show fewer or smaller files"),
+        kind => kind.to_string(),
+    };
+    if let Some(detail) = cause.detail() {
+        message = if cause.kind() == ErrorKind::SyntaxError {
+            detail.to_owned()
+        } else {
+            format!("{message}: {detail}")
+        };
+    }
+    if let (Some(range), Some(text)) = (cause.range(), cause.template_source())
+        && let Some(expression) = text.get(range)
+        && cause.kind() != ErrorKind::SyntaxError
+    {
+        let expression: String = expression.chars().take(120).collect();
+        message = format!("{message}, at `{}`", expression.trim());
+    }
+    TemplateError {
+        template: cause.name().unwrap_or(template).to_owned(),
+        line: cause.line().unwrap_or(1),
+        message,
+    }
+}
