@@ -9,6 +9,7 @@ pub mod contract;
 pub mod language;
 pub mod manifest;
 pub mod money;
+pub mod plan;
 pub mod sop_definition;
 pub mod status;
 pub mod tool_policy;

@@ -1,0 +1,359 @@
+//! The plan of a run: a pure function of the run, its procedure, its policy and the texts they name.
+
+use crate::{
+    AgentRun, SopDefinitionSpec, ToolPolicySpec,
+    check::{self, Finding, defaults},
+    contract::{
+        Digest, VERSION,
+        plan::{RunIdentity, RunOptions, RunPlan, Workbench},
+    },
+    sop_definition::{Gate, Step, Work},
+    status::{FailureReason, Revision},
+};
+use flate2::{Compression, GzBuilder, read::GzDecoder};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io::{Read, Write},
+};
+
+/// Most bytes of a compressed plan: a ConfigMap holds 1 MiB, names and certificate included.
+pub const MAX_PLAN_BYTES: usize = 900 * 1024;
+/// Most bytes of a plan once it is decompressed: what a hostile ConfigMap could cost a runner.
+const MAX_PLAIN_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Everything a plan is made from.
+#[derive(Clone, Copy, Debug)]
+pub struct PlanInputs<'a> {
+    /// The run. Its namespace, name and UID become the plan's identity.
+    pub run: &'a AgentRun,
+    /// The procedure, by name.
+    pub sop: (&'a str, &'a SopDefinitionSpec),
+    /// The policy, by name.
+    pub policy: (&'a str, &'a ToolPolicySpec),
+    /// The idea, already read where it comes from a ConfigMap.
+    pub idea: &'a str,
+    /// The run's inputs by name, already read.
+    pub inputs: &'a BTreeMap<String, String>,
+    /// Templates of the ConfigMaps that the procedure names, by name.
+    pub templates: &'a BTreeMap<String, String>,
+}
+
+/// Why there is no plan. Final: neither the run's spec nor what it was resolved to can still change.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}: {message}")]
+pub struct Rejection {
+    /// One of `InvalidPlan`, `PlanTooLarge` and `PolicyDenied`.
+    pub reason: FailureReason,
+    /// Every mistake, one a line, each with its field, value and remedy.
+    pub message: String,
+}
+
+/// A compressed plan that cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadPlanError {
+    /// No gzip, or cut off.
+    #[error("the plan is no gzip stream: {0}")]
+    Gzip(#[from] std::io::Error),
+    /// Not the shape of a plan.
+    #[error("the plan is not of the known shape: {0}")]
+    Json(#[from] serde_json::Error),
+    /// Written by another version.
+    #[error(
+        "the plan has version {0}, this program reads version {VERSION}: install operator and runner of one version"
+    )]
+    Version(u32),
+}
+
+/// Makes the plan, or says everything that stands in its way.
+pub fn build(inputs: &PlanInputs<'_>) -> Result<RunPlan, Rejection> {
+    let (sop_name, sop) = inputs.sop;
+    let (policy_name, policy) = inputs.policy;
+    refuse_mistakes(inputs)?;
+    let order = check::order(&sop.steps)
+        .map_err(|finding| rejected(FailureReason::InvalidPlan, &[finding]))?;
+    let mut templates = inputs.templates.clone();
+    templates.extend(sop.templates.clone());
+    let options = options(inputs);
+    let layout = defaults::layout(&sop.layout, &options.project_name);
+    let steps: Vec<Step> = order
+        .into_iter()
+        .filter_map(|index| sop.steps.get(index).cloned())
+        .collect();
+    Ok(RunPlan {
+        version: VERSION,
+        run: identity(inputs.run),
+        sop: Revision {
+            name: sop_name.to_owned(),
+            revision: revision(sop),
+        },
+        policy: Revision {
+            name: policy_name.to_owned(),
+            revision: revision(policy),
+        },
+        options,
+        layout,
+        templates,
+        schemas: sop.schemas.clone(),
+        roles: sop.roles.clone(),
+        workbenches: workbenches(&steps),
+        steps,
+        llm: policy.llm.clone(),
+        budgets: policy.budgets.clone().unwrap_or_default(),
+        llm_concurrency: policy
+            .concurrency
+            .as_ref()
+            .and_then(|c| c.llm_requests)
+            .unwrap_or(defaults::LLM_REQUESTS),
+    })
+}
+
+/// Digest of a spec: the same spec has the same revision wherever it is computed.
+pub fn revision(spec: &impl Serialize) -> String {
+    Digest::of_json(spec).to_string()
+}
+
+/// Digest of a plan, as status and snapshots name it.
+pub fn digest(plan: &RunPlan) -> Digest {
+    Digest::of_json(plan)
+}
+
+/// The plan as its ConfigMap holds it: gzip of canonical JSON. The same plan gives the same bytes.
+pub fn compress(plan: &RunPlan) -> Result<Vec<u8>, Rejection> {
+    let failed = |error: &dyn std::fmt::Display| Rejection {
+        reason: FailureReason::Internal,
+        message: format!("the plan could not be written: {error}"),
+    };
+    let plain = serde_json_canonicalizer::to_vec(plan).map_err(|e| failed(&e))?;
+    let mut gzip = GzBuilder::new()
+        .mtime(0)
+        .write(Vec::new(), Compression::best());
+    gzip.write_all(&plain).map_err(|e| failed(&e))?;
+    let bytes = gzip.finish().map_err(|e| failed(&e))?;
+    if bytes.len() > MAX_PLAN_BYTES {
+        return Err(too_large(plan, bytes.len()));
+    }
+    Ok(bytes)
+}
+
+/// Reads what `compress` wrote.
+pub fn decompress(bytes: &[u8]) -> Result<RunPlan, ReadPlanError> {
+    let mut plain = Vec::new();
+    GzDecoder::new(bytes)
+        .take(MAX_PLAIN_BYTES)
+        .read_to_end(&mut plain)?;
+    let plan: RunPlan = serde_json::from_slice(&plain)?;
+    if plan.version == VERSION {
+        Ok(plan)
+    } else {
+        Err(ReadPlanError::Version(plan.version))
+    }
+}
+
+fn refuse_mistakes(inputs: &PlanInputs<'_>) -> Result<(), Rejection> {
+    let (run, sop, policy) = (&inputs.run.spec, inputs.sop.1, inputs.policy.1);
+    let mut invalid = prefixed("run", check::run(run));
+    invalid.extend(prefixed("sop", check::sop_with(sop, inputs.templates)));
+    invalid.extend(prefixed("policy", check::policy(policy)));
+    invalid.extend(parameters(inputs));
+    if invalid.is_empty() {
+        invalid.extend(check::not_supported_yet(run, sop, policy));
+    }
+    if !invalid.is_empty() {
+        return Err(rejected(FailureReason::InvalidPlan, &invalid));
+    }
+    let mut denied = check::pairing(run, sop, policy);
+    denied.extend(pinned_sop(inputs));
+    if denied.is_empty() {
+        Ok(())
+    } else {
+        Err(rejected(FailureReason::PolicyDenied, &denied))
+    }
+}
+
+/// Findings of several objects are told apart as the checker's own are.
+fn prefixed(object: &str, findings: Vec<Finding>) -> Vec<Finding> {
+    findings
+        .into_iter()
+        .map(|finding| Finding {
+            path: format!("{object}:{}", finding.path),
+            ..finding
+        })
+        .collect()
+}
+
+/// A run sets what the procedure declares, and everything it requires.
+fn parameters(inputs: &PlanInputs<'_>) -> Vec<Finding> {
+    let declared = &inputs.sop.1.parameters;
+    let given = &inputs.run.spec.parameters;
+    let unknown = given
+        .keys()
+        .filter(|name| declared.iter().all(|p| &p.name != *name));
+    let names: Vec<&str> = declared.iter().map(|p| p.name.as_str()).collect();
+    let unknown = unknown.map(|name| Finding {
+        path: format!("run:spec.parameters[{name}]"),
+        message: format!(
+            "SopDefinition \"{}\" declares no parameter \"{name}\"; it has: {}",
+            inputs.sop.0,
+            if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            }
+        ),
+    });
+    let missing = declared.iter().filter(|p| {
+        p.required == Some(true) && p.default.is_none() && !given.contains_key(&p.name)
+    });
+    let missing = missing.map(|p| Finding {
+        path: format!("run:spec.parameters[{}]", p.name),
+        message: format!(
+            "SopDefinition \"{}\" requires the parameter \"{}\": set it in the AgentRun",
+            inputs.sop.0, p.name
+        ),
+    });
+    unknown.chain(missing).collect()
+}
+
+/// A policy may allow one revision of a procedure only.
+fn pinned_sop(inputs: &PlanInputs<'_>) -> Option<Finding> {
+    let (name, spec) = inputs.sop;
+    let allowed = inputs.policy.1.sops.iter().find(|sop| sop.name == name)?;
+    let pinned = allowed.revision.as_deref()?;
+    let present = revision(spec);
+    (pinned != present).then(|| Finding {
+        path: format!("policy:spec.sops[{name}].revision"),
+        message: format!(
+            "ToolPolicy \"{}\" allows SopDefinition \"{name}\" at revision {pinned} only, it is at {present}",
+            inputs.policy.0
+        ),
+    })
+}
+
+fn rejected(reason: FailureReason, findings: &[Finding]) -> Rejection {
+    let lines: Vec<String> = findings
+        .iter()
+        .map(|finding| format!("{}: {}", finding.path, finding.message))
+        .collect();
+    Rejection {
+        reason,
+        message: lines.join("\n"),
+    }
+}
+
+fn too_large(plan: &RunPlan, bytes: usize) -> Rejection {
+    let templates: usize = plan.templates.values().map(String::len).sum();
+    let schemas: usize = plan.schemas.values().map(|s| s.to_string().len()).sum();
+    let inputs: usize = plan.options.inputs.values().map(String::len).sum();
+    Rejection {
+        reason: FailureReason::PlanTooLarge,
+        message: format!(
+            "the plan has {} KiB compressed, a ConfigMap takes {} KiB; before compression the templates have {} KiB, the \
+             schemas {} KiB, the inputs {} KiB: shorten the largest of them or split the SopDefinition",
+            bytes.div_ceil(1024),
+            MAX_PLAN_BYTES / 1024,
+            templates.div_ceil(1024),
+            schemas.div_ceil(1024),
+            inputs.div_ceil(1024),
+        ),
+    }
+}
+
+fn identity(run: &AgentRun) -> RunIdentity {
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    RunIdentity {
+        namespace: text(&run.metadata.namespace),
+        name: text(&run.metadata.name),
+        uid: text(&run.metadata.uid),
+    }
+}
+
+fn options(inputs: &PlanInputs<'_>) -> RunOptions {
+    let spec = &inputs.run.spec;
+    let run_tests = spec.run_tests.unwrap_or(false);
+    let environment = spec.environment.unwrap_or_default();
+    let declared = inputs.sop.1.parameters.iter();
+    let mut parameters: BTreeMap<String, String> = declared
+        .filter_map(|p| Some((p.name.clone(), p.default.clone()?)))
+        .collect();
+    parameters.extend(spec.parameters.clone());
+    RunOptions {
+        idea: inputs.idea.to_owned(),
+        inputs: inputs.inputs.clone(),
+        parameters,
+        environment,
+        project_name: spec
+            .project
+            .as_ref()
+            .and_then(|p| p.name.clone())
+            .or_else(|| inputs.run.metadata.name.clone())
+            .unwrap_or_default(),
+        model: spec
+            .model
+            .clone()
+            .or_else(|| first_model(inputs.policy.1))
+            .unwrap_or_default(),
+        prompt_schema: spec
+            .prompt_schema
+            .unwrap_or(defaults::prompt_schema(environment)),
+        investment: spec.investment.unwrap_or(defaults::INVESTMENT),
+        rounds: defaults::rounds(spec.rounds, run_tests),
+        code_review: spec.code_review.unwrap_or(true),
+        run_tests,
+        implement: spec.implement.unwrap_or(true),
+        deadline_seconds: spec.deadline_seconds,
+    }
+}
+
+fn first_model(policy: &ToolPolicySpec) -> Option<String> {
+    let endpoint = policy.llm.first()?;
+    Some(endpoint.models.first()?.name.clone())
+}
+
+/// One workbench for each distinct image, named by its place in the order of first use.
+fn workbenches(steps: &[Step]) -> Vec<Workbench> {
+    let mut seen = BTreeSet::new();
+    let distinct = images(steps)
+        .into_iter()
+        .filter(|image| seen.insert(*image));
+    distinct
+        .enumerate()
+        .map(|(index, image)| Workbench {
+            name: format!("workbench-{}", index + 1),
+            image: image.to_owned(),
+        })
+        .collect()
+}
+
+/// The images of all commands of actions and gates, in the order in which they are written.
+pub fn images(steps: &[Step]) -> Vec<&str> {
+    fn of_work(work: &Work) -> impl Iterator<Item = &str> {
+        work.command.iter().map(|command| command.image.as_str())
+    }
+    fn of_gates(gates: &[Gate]) -> impl Iterator<Item = &str> {
+        let commands = gates.iter().filter_map(|gate| gate.command.as_ref());
+        commands.flat_map(|command| command.run.iter().map(|run| run.image.as_str()))
+    }
+    let mut images = Vec::new();
+    for step in steps {
+        for action in &step.actions {
+            images.extend(of_work(&action.work));
+            for inner in action.repeat.iter().flat_map(|repeat| &repeat.actions) {
+                images.extend(of_work(&inner.work));
+                images.extend(of_gates(&inner.gates));
+            }
+            images.extend(
+                action
+                    .repeat
+                    .iter()
+                    .flat_map(|repeat| of_gates(&repeat.gates)),
+            );
+            images.extend(of_gates(&action.gates));
+        }
+        images.extend(of_gates(&step.gates));
+    }
+    images
+}
+
+#[cfg(test)]
+mod tests;

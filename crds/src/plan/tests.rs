@@ -1,0 +1,241 @@
+use super::*;
+use crate::{
+    agent_run::{AgentRunSpec, LocalRef, Project},
+    sop_definition::{Action, Command, CommandGate, GateKind, Parameter},
+    tool_policy::{AllowedSop, Endpoint, Model},
+};
+
+fn run(change: impl FnOnce(&mut AgentRunSpec)) -> AgentRun {
+    let mut spec = AgentRunSpec {
+        idea: Some("write a cli blackjack game".to_owned()),
+        sop_ref: LocalRef {
+            name: "sop".to_owned(),
+        },
+        ..AgentRunSpec::default()
+    };
+    change(&mut spec);
+    let mut run = AgentRun::new("blackjack", spec);
+    run.metadata.namespace = Some("demo".to_owned());
+    run.metadata.uid = Some("11111111-2222-3333-4444-555555555555".to_owned());
+    run
+}
+
+fn command(image: &str) -> Command {
+    Command {
+        argv: vec!["true".to_owned()],
+        image: image.to_owned(),
+        ..Command::default()
+    }
+}
+
+fn step(name: &str, images: &[&str], gate_image: Option<&str>) -> Step {
+    Step {
+        name: name.to_owned(),
+        actions: images
+            .iter()
+            .enumerate()
+            .map(|(index, image)| Action {
+                name: format!("a{index}"),
+                work: Work {
+                    command: Some(command(image)),
+                    ..Work::default()
+                },
+                ..Action::default()
+            })
+            .collect(),
+        gates: gate_image
+            .map(|image| Gate {
+                name: "tests".to_owned(),
+                kind: GateKind::Command,
+                command: Some(CommandGate {
+                    run: vec![command(image)],
+                    ..CommandGate::default()
+                }),
+                ..Gate::default()
+            })
+            .into_iter()
+            .collect(),
+        ..Step::default()
+    }
+}
+
+fn sop() -> SopDefinitionSpec {
+    SopDefinitionSpec {
+        parameters: vec![Parameter {
+            name: "language".to_owned(),
+            default: Some("python".to_owned()),
+            ..Parameter::default()
+        }],
+        steps: vec![
+            step("one", &["python:3"], Some("node:22")),
+            step("two", &["node:22"], None),
+        ],
+        ..SopDefinitionSpec::default()
+    }
+}
+
+fn policy() -> ToolPolicySpec {
+    ToolPolicySpec {
+        images: vec!["python:*".to_owned(), "node:*".to_owned()],
+        commands: vec![crate::tool_policy::AllowedCommand {
+            argv: vec!["true".to_owned()],
+            network: None,
+        }],
+        llm: vec![Endpoint {
+            name: "main".to_owned(),
+            models: vec![Model {
+                name: "gpt".to_owned(),
+                input_per_million: Some(crate::Money::ZERO),
+                output_per_million: Some(crate::Money::ZERO),
+                ..Model::default()
+            }],
+            ..Endpoint::default()
+        }],
+        ..ToolPolicySpec::default()
+    }
+}
+
+fn built(
+    run: &AgentRun,
+    sop: &SopDefinitionSpec,
+    policy: &ToolPolicySpec,
+) -> Result<RunPlan, Rejection> {
+    build(&PlanInputs {
+        run,
+        sop: ("sop", sop),
+        policy: ("default", policy),
+        idea: run.spec.idea.as_deref().unwrap_or_default(),
+        inputs: &BTreeMap::new(),
+        templates: &BTreeMap::new(),
+    })
+}
+
+#[test]
+fn every_default_is_filled_in() {
+    let plan = built(&run(|_| {}), &sop(), &policy()).unwrap();
+    assert_eq!(plan.run.name, "blackjack");
+    assert_eq!(plan.options.rounds, 5);
+    assert_eq!(plan.options.investment.to_string(), "3.00");
+    assert_eq!(plan.options.model, "gpt");
+    assert_eq!(plan.options.project_name, "blackjack");
+    assert_eq!(plan.options.parameters["language"], "python");
+    assert!(plan.options.code_review && plan.options.implement && !plan.options.run_tests);
+    assert_eq!(plan.layout["prds"], "docs/prds");
+    assert_eq!(plan.llm_concurrency, 4);
+}
+
+#[test]
+fn a_run_with_tests_has_at_least_eight_rounds() {
+    for (asked, rounds) in [(None, 8), (Some(3), 8), (Some(20), 20)] {
+        let run = run(|spec| {
+            spec.run_tests = Some(true);
+            spec.rounds = asked;
+        });
+        assert_eq!(
+            built(&run, &sop(), &policy()).unwrap().options.rounds,
+            rounds
+        );
+    }
+}
+
+#[test]
+fn each_distinct_image_has_one_workbench() {
+    let plan = built(&run(|_| {}), &sop(), &policy()).unwrap();
+    let benches: Vec<_> = plan
+        .workbenches
+        .iter()
+        .map(|b| (b.name.as_str(), b.image.as_str()))
+        .collect();
+    assert_eq!(
+        benches,
+        [("workbench-1", "python:3"), ("workbench-2", "node:22")]
+    );
+}
+
+#[test]
+fn what_the_run_says_wins_over_defaults() {
+    let run = run(|spec| {
+        spec.parameters = [("language".to_owned(), "rust".to_owned())].into();
+        spec.project = Some(Project {
+            name: Some("cards".to_owned()),
+            ..Project::default()
+        });
+        spec.investment = Some("0.5".parse().unwrap());
+    });
+    let plan = built(&run, &sop(), &policy()).unwrap();
+    assert_eq!(plan.options.parameters["language"], "rust");
+    assert_eq!(plan.options.project_name, "cards");
+    assert_eq!(plan.options.investment.to_string(), "0.50");
+}
+
+#[test]
+fn parameters_are_checked_against_their_declaration() {
+    let mut sop = sop();
+    sop.parameters.push(Parameter {
+        name: "target".to_owned(),
+        required: Some(true),
+        ..Parameter::default()
+    });
+    let run = run(|spec| spec.parameters = [("langauge".to_owned(), "rust".to_owned())].into());
+    let rejection = built(&run, &sop, &policy()).unwrap_err();
+    assert_eq!(rejection.reason, FailureReason::InvalidPlan);
+    assert_eq!(
+        rejection.message,
+        "run:spec.parameters[langauge]: SopDefinition \"sop\" declares no parameter \"langauge\"; it has: language, target\n\
+         run:spec.parameters[target]: SopDefinition \"sop\" requires the parameter \"target\": set it in the AgentRun"
+    );
+}
+
+#[test]
+fn a_pinned_revision_is_the_only_one_allowed() {
+    let mut policy = policy();
+    let sop = sop();
+    let mut allow = |revision: String| {
+        policy.sops = vec![AllowedSop {
+            name: "sop".to_owned(),
+            revision: Some(revision),
+        }];
+        built(&run(|_| {}), &sop, &policy)
+    };
+    assert!(allow(revision(&sop)).is_ok());
+    let rejection = allow(format!("sha256:{}", "0".repeat(64))).unwrap_err();
+    assert_eq!(rejection.reason, FailureReason::PolicyDenied);
+}
+
+#[test]
+fn a_plan_survives_compression_and_is_the_same_bytes_each_time() {
+    let plan = built(&run(|_| {}), &sop(), &policy()).unwrap();
+    let bytes = compress(&plan).unwrap();
+    assert_eq!(bytes, compress(&plan).unwrap());
+    assert_eq!(decompress(&bytes).unwrap(), plan);
+}
+
+#[test]
+fn a_plan_of_another_version_is_refused() {
+    let mut plan = built(&run(|_| {}), &sop(), &policy()).unwrap();
+    plan.version = 7;
+    let error = decompress(&compress(&plan).unwrap()).unwrap_err();
+    assert!(matches!(error, ReadPlanError::Version(7)));
+}
+
+#[test]
+fn a_plan_that_is_too_large_names_its_largest_part() {
+    let mut plan = built(&run(|_| {}), &sop(), &policy()).unwrap();
+    // Digests do not compress.
+    let noise: String = (0..30_000)
+        .map(|n: u32| Digest::of(n.to_le_bytes()).hex().to_owned())
+        .collect();
+    plan.templates.insert("noise".to_owned(), noise);
+    let rejection = compress(&plan).unwrap_err();
+    assert_eq!(rejection.reason, FailureReason::PlanTooLarge);
+    assert!(
+        rejection.message.contains("a ConfigMap takes 900 KiB"),
+        "{}",
+        rejection.message
+    );
+    assert!(
+        rejection.message.contains("templates have 1875 KiB"),
+        "{}",
+        rejection.message
+    );
+}
