@@ -29,3 +29,6 @@ mod template;
 
 pub use expression::{Expression, ExpressionError, MAX_EXPRESSION_BYTES};
 pub use template::{Files, NoFiles, TemplateError, Templates};
+
+#[cfg(test)]
+mod tests;

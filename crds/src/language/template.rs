@@ -69,6 +69,8 @@ impl Templates {
         environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
         environment.set_recursion_limit(MAX_RECURSION);
         environment.set_fuel(Some(FUEL));
+        // Without it an error names no expression.
+        environment.set_debug(true);
         environment.add_filter("json", minijinja::filters::tojson);
         Self { environment }.with_files(NoFiles)
     }
