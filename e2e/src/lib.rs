@@ -1,1 +1,18 @@
-//! Support for the tests against a real cluster.
+//! Support for the tests against a real cluster: namespaces, fixtures, waits that explain themselves, and peers that
+//! a run speaks to.
+
+pub mod audit;
+pub mod fixture;
+pub mod kubectl;
+pub mod llm_server;
+pub mod namespace;
+pub mod prometheus;
+pub mod sample;
+
+/// Namespace of the operator under test.
+pub const OPERATOR_NAMESPACE: &str = "sopwith-system";
+
+/// The root of the repository.
+pub fn repository() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}

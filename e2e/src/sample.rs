@@ -1,0 +1,62 @@
+//! The sample `software-company`, as it is and with one deliberate change.
+
+use crate::{fixture, repository};
+use anyhow::{Context as _, Result, ensure};
+use kube::{ResourceExt as _, api::DynamicObject};
+use serde_json::{Value, json};
+
+/// Name of the sample's run.
+pub const RUN: &str = "blackjack";
+/// Name of the sample's endpoint credentials.
+pub const SECRET: &str = "model-provider";
+
+/// Every object of the sample but the Secret, in the order in which a user applies them.
+pub fn objects() -> Result<Vec<DynamicObject>> {
+    let folder = repository().join("config/samples/software-company");
+    let mut objects = Vec::new();
+    for file in ["sop.yaml", "cassette.yaml", "toolpolicy.yaml", "agentrun.yaml"] {
+        objects.extend(fixture::read(folder.join(file))?);
+    }
+    Ok(objects)
+}
+
+/// The Secret that the sample's policy grants. Replay has no use for the key, but the run still asks for it.
+pub fn secret() -> Result<DynamicObject> {
+    let secret = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": { "name": SECRET },
+        "stringData": { "api-key": "not-a-real-key" }
+    });
+    Ok(serde_json::from_value(secret)?)
+}
+
+/// The object of a kind.
+pub fn of_kind<'a>(objects: &'a mut [DynamicObject], kind: &str) -> Result<&'a mut DynamicObject> {
+    objects
+        .iter_mut()
+        .find(|object| object.types.as_ref().is_some_and(|types| types.kind == kind))
+        .with_context(|| format!("the sample has no {kind}"))
+}
+
+/// Replaces a text wherever it stands in the strings of a value, and says how often it did.
+pub fn replace(value: &mut Value, from: &str, to: &str) -> usize {
+    match value {
+        Value::String(text) => {
+            let found = text.matches(from).count();
+            if found > 0 {
+                *text = text.replace(from, to);
+            }
+            found
+        }
+        Value::Array(values) => values.iter_mut().map(|value| replace(value, from, to)).sum(),
+        Value::Object(values) => values.values_mut().map(|value| replace(value, from, to)).sum(),
+        _ => 0,
+    }
+}
+
+/// Changes one text of one object, and makes sure that it was there.
+pub fn change(objects: &mut [DynamicObject], kind: &str, from: &str, to: &str) -> Result<()> {
+    let object = of_kind(objects, kind)?;
+    let found = replace(&mut object.data, from, to);
+    ensure!(found > 0, "{} {} does not contain \"{from}\"", kind, object.name_any());
+    Ok(())
+}

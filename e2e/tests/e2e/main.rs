@@ -1,0 +1,8 @@
+//! Tests of Sopwith against a real cluster: apiserver, kubelet, containers. `make e2e` prepares it and runs them.
+
+mod admission;
+mod alerts;
+mod control;
+mod flight;
+mod theatre;
+mod waiting;
