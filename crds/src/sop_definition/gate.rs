@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
     {"rule": "self.kind != 'expression' || has(self.expression)", "message": "a gate of kind expression needs the field expression"},
     {"rule": "self.kind != 'command' || has(self.command)", "message": "a gate of kind command needs the field command"},
     {"rule": "self.kind != 'review' || has(self.review)", "message": "a gate of kind review needs the field review"},
-    {"rule": "[has(self.schema) && self.kind != 'schema', has(self.sections) && self.kind != 'sections', has(self.expression) && self.kind != 'expression', has(self.command) && self.kind != 'command', has(self.review) && self.kind != 'review', has(self.approval) && self.kind != 'approval', has(self.compliance) && self.kind != 'compliance'].filter(x, x).size() == 0", "message": "a gate may only have the field that belongs to its kind"}
+    {"rule": "(!has(self.schema) || self.kind == 'schema') && (!has(self.sections) || self.kind == 'sections') && (!has(self.expression) || self.kind == 'expression') && (!has(self.command) || self.kind == 'command') && (!has(self.review) || self.kind == 'review') && (!has(self.approval) || self.kind == 'approval') && (!has(self.compliance) || self.kind == 'compliance')", "message": "a gate may only have the field that belongs to its kind"}
 ]))]
 pub struct Gate {
     /// Name of the gate.

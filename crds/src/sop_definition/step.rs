@@ -339,7 +339,7 @@ pub struct LoopAction {
     pub when: Option<String>,
     /// What must hold after the action.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
     pub gates: Vec<Gate>,
     /// The work.
     #[serde(flatten)]
