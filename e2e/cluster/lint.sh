@@ -49,7 +49,8 @@ check "generated files" drift
 check "helm lint" helm lint --quiet charts/sopwith
 check "alert rules" promtool check rules charts/sopwith/alerts/*.rules.yaml
 check "alert tests" alert_tests
-check "shellcheck" shellcheck -x "$CLUSTER_DIR"/*.sh e2e/*.sh .ci/run
+mapfile -t scripts < <(git ls-files --cached --others --exclude-standard '*.sh' .ci/run)
+check "shellcheck" shellcheck -x "${scripts[@]}"
 
 if ((${#failed[@]} > 0)); then
   printf 'lint failed: %s\n' "$(IFS=,; echo "${failed[*]}")" >&2
