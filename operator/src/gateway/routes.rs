@@ -1,0 +1,413 @@
+//! What the gateway answers.
+
+use super::{
+    Authenticator, BatchContext, Binding, Identity, Inbox, LaunchBinding, Observer, RunRef,
+    answer::{Failure, json},
+    sequence::{NotTaken, Sender, Take, take},
+};
+use crate::{
+    ledger::{Amount, Ledger, Origin, date_of},
+    store::{BatchKey, Put, RunMeta, Store, StoredBatch},
+};
+use axum::{
+    Router,
+    body::{Body, Bytes, to_bytes},
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    middleware::{self, Next},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use futures::StreamExt;
+use k8s_openapi::jiff::Timestamp;
+use sopwith_crds::contract::{
+    Digest,
+    report::{LaunchStart, MAX_BATCH_BYTES, ReportBatch, ReportReply},
+};
+use std::{sync::Arc, time::Duration};
+
+/// Longest time for a request, its body included.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Header of a snapshot: its digest.
+const DIGEST_HEADER: &str = "sopwith-digest";
+
+/// What the gateway works with. Clones share it.
+#[derive(Clone)]
+pub struct Gateway {
+    /// Knows callers.
+    pub auth: Authenticator,
+    /// Knows for which run a pod speaks.
+    pub binding: Arc<dyn Binding>,
+    /// Keeps what comes.
+    pub store: Store,
+    /// Shows it to the controllers.
+    pub inbox: Inbox,
+    /// Books what was used.
+    pub ledger: Ledger,
+    /// Counts.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// The gateway's calls, as `sopwith_crds::contract::report` describes them, and `GET …/snapshot` for people.
+pub fn router(gateway: Gateway) -> Router {
+    let run = "/v1/runs/{namespace}/{name}";
+    Router::new()
+        .route(&format!("{run}/launches/{{launch}}"), get(start))
+        .route(
+            &format!("{run}/launches/{{launch}}/reports"),
+            axum::routing::post(report),
+        )
+        .route(
+            &format!("{run}/blobs/{{digest}}"),
+            get(get_blob).head(head_blob).put(put_blob),
+        )
+        .route(&format!("{run}/snapshot"), get(snapshot))
+        .fallback(|| async { Failure::not_found("NotFound", "no such call") })
+        .layer(middleware::from_fn_with_state(gateway.clone(), watch))
+        .with_state(gateway)
+}
+
+/// Bounds the time of a request and counts its answer.
+async fn watch(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
+    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
+    let answer = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
+        Ok(answer) => answer,
+        Err(_) => Failure::timeout(REQUEST_TIMEOUT).into_response(),
+    };
+    let status = answer.status();
+    gateway.observer.on_request(status.as_u16());
+    if status.is_server_error() {
+        tracing::warn!(%method, %path, %status, "request failed");
+    } else {
+        tracing::debug!(%method, %path, %status, "request answered");
+    }
+    answer
+}
+
+/// A runner, proven to belong to the run.
+struct Runner {
+    run: RunRef,
+    pod_uid: String,
+    binding: LaunchBinding,
+}
+
+impl Runner {
+    fn current(self) -> Result<Self, Failure> {
+        if self.binding.current {
+            return Ok(self);
+        }
+        Err(NotTaken::LaunchSuperseded(self.binding.launch).into())
+    }
+
+    fn at(self, launch: &str) -> Result<Self, Failure> {
+        if launch.parse() == Ok(self.binding.launch) {
+            return Ok(self);
+        }
+        let own = self.binding.launch;
+        Err(Failure::forbidden(
+            "WrongLaunch",
+            format!("the pod belongs to launch {own}, not {launch}"),
+        ))
+    }
+}
+
+impl Gateway {
+    async fn runner(&self, headers: &HeaderMap, run: RunRef) -> Result<Runner, Failure> {
+        let who = self.auth.caller(headers).await?;
+        self.bind(&who, run).await
+    }
+
+    async fn bind(&self, who: &Identity, run: RunRef) -> Result<Runner, Failure> {
+        let pod = who.pod.as_ref().filter(|p| p.namespace == run.namespace);
+        let Some(pod) = pod else {
+            return Err(Failure::forbidden(
+                "NotARunner",
+                format!(
+                    "the token of {} names no pod of namespace {}: only the run's own pod can do this",
+                    who.user, run.namespace
+                ),
+            ));
+        };
+        let binding = self
+            .binding
+            .launch_of(&run.namespace, &run.name, &pod.name, &pod.uid)
+            .await?;
+        Ok(Runner {
+            run,
+            pod_uid: pod.uid.clone(),
+            binding,
+        })
+    }
+
+    /// UID of the run, for its own pods and for people who may read its dossier.
+    async fn reader(&self, headers: &HeaderMap, run: RunRef) -> Result<String, Failure> {
+        let who = self.auth.caller(headers).await?;
+        if who.pod.is_some()
+            && let Ok(runner) = self.bind(&who, run.clone()).await
+        {
+            return Ok(runner.binding.run_uid);
+        }
+        let RunRef { namespace, name } = &run;
+        if !self.auth.may_read(&who, namespace, name).await? {
+            return Err(Failure::forbidden(
+                "Forbidden",
+                format!(
+                    "{} cannot get agentruns/dossier \"{name}\" in namespace {namespace}: ask for a role that allows it",
+                    who.user
+                ),
+            ));
+        }
+        Ok(self.binding.run(namespace, name).await?.uid)
+    }
+}
+
+type InRun<T> = Path<(String, String, T)>;
+
+async fn start(
+    State(gateway): State<Gateway>,
+    Path((namespace, name, launch)): InRun<String>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let run = RunRef { namespace, name };
+    let runner = gateway
+        .runner(&headers, run)
+        .await?
+        .at(&launch)?
+        .current()?;
+    let log = gateway.inbox.load(&runner.binding.run_uid).await?;
+    let launch = runner.binding.launch;
+    Ok(json(&LaunchStart {
+        snapshot: log.snapshot(),
+        acknowledged: log.acknowledged(launch, &runner.pod_uid),
+        spent: log.used_before(launch, &runner.pod_uid),
+        orders: runner.binding.orders,
+    }))
+}
+
+async fn report(
+    State(gateway): State<Gateway>,
+    Path((namespace, name, launch)): InRun<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, Failure> {
+    let run = RunRef { namespace, name };
+    let runner = gateway.runner(&headers, run).await?.at(&launch)?;
+    let bytes = to_bytes(body, MAX_BATCH_BYTES)
+        .await
+        .map_err(|e| Failure::body(&e, MAX_BATCH_BYTES))?;
+    let batch = serde_json::from_slice(&bytes).map_err(|e| Failure::invalid_batch(&e))?;
+    // A caller that hangs up must not leave a batch half taken.
+    let taking = tokio::spawn(async move { gateway.take_batch(runner, batch, bytes).await });
+    let reply = taking.await.map_err(|_| Failure::internal())??;
+    Ok(json(&reply))
+}
+
+impl Gateway {
+    /// Books, stores and shows a batch. Each of it can be repeated.
+    async fn take_batch(
+        &self,
+        runner: Runner,
+        batch: ReportBatch,
+        bytes: Bytes,
+    ) -> Result<ReportReply, Failure> {
+        let now = Timestamp::now();
+        let Runner {
+            run,
+            pod_uid,
+            binding,
+        } = runner;
+        let launch = binding.launch;
+        let turn = self.inbox.turn(&binding.run_uid).await;
+        let log = turn.load().await?;
+        let sender = Sender {
+            current: binding.current,
+            acknowledged: log.acknowledged(launch, &pod_uid),
+            ended: log.ended(launch, &pod_uid),
+        };
+        let taken = take(&batch, launch, sender);
+        if !matches!(taken, Err(NotTaken::UnsupportedVersion(_))) {
+            // Before anything else, and whether or not the batch is taken: money that was spent was spent.
+            let origin = Origin {
+                run_uid: binding.run_uid.clone(),
+                launch,
+                pod_uid: pod_uid.clone(),
+            };
+            let before = used_before_today(&log.batches, &origin, now);
+            self.ledger
+                .book(
+                    &run.namespace,
+                    &binding.policy,
+                    &origin,
+                    &batch.usage,
+                    before,
+                    now,
+                )
+                .await?;
+            turn.seen(launch, &pod_uid, &batch.usage, now);
+        }
+        let mut acknowledged = sender.acknowledged;
+        let key = BatchKey {
+            run_uid: binding.run_uid.clone(),
+            launch,
+            pod_uid: pod_uid.clone(),
+            sequence: batch.sequence,
+        };
+        match taken? {
+            Take::Alive => {}
+            Take::Compare => {
+                if self.store.put_batch(&key, bytes).await? == Put::Conflict {
+                    return Err(NotTaken::SequenceConflict(batch.sequence).into());
+                }
+            }
+            Take::Store => {
+                let meta = RunMeta {
+                    namespace: run.namespace.clone(),
+                    name: run.name.clone(),
+                    uid: binding.run_uid.clone(),
+                };
+                if batch.sequence == 1 {
+                    self.store.put_meta(&meta).await?;
+                }
+                if self.store.put_batch(&key, bytes).await? == Put::Conflict {
+                    return Err(NotTaken::SequenceConflict(batch.sequence).into());
+                }
+                acknowledged = batch.sequence;
+                let context = BatchContext {
+                    namespace: run.namespace.clone(),
+                    environment: binding.environment,
+                    sop: binding.sop.clone(),
+                    policy: binding.policy.clone(),
+                };
+                self.observer.on_batch(&context, &batch);
+                let stored = StoredBatch {
+                    launch,
+                    pod_uid,
+                    received_at: now,
+                    batch,
+                };
+                turn.stored(run, stored);
+            }
+        }
+        Ok(ReportReply {
+            acknowledged,
+            orders: binding.orders,
+        })
+    }
+}
+
+/// What a pod had reported before the day of `now` began.
+fn used_before_today(batches: &[Arc<StoredBatch>], origin: &Origin, now: Timestamp) -> Amount {
+    let today = date_of(now);
+    batches
+        .iter()
+        .filter(|b| b.launch == origin.launch && b.pod_uid == origin.pod_uid)
+        .filter(|b| date_of(b.received_at) < today)
+        .map(|b| Amount::of(&b.batch.usage))
+        .fold(Amount::default(), Amount::max)
+}
+
+async fn head_blob(
+    State(gateway): State<Gateway>,
+    Path((namespace, name, digest)): InRun<String>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let digest = parse(&digest)?;
+    let uid = gateway.reader(&headers, RunRef { namespace, name }).await?;
+    let size = gateway.store.has_blob(&uid, &digest).await?;
+    let size = size.ok_or_else(|| Failure::blob_not_found(&digest))?;
+    Ok(([(header::CONTENT_LENGTH, HeaderValue::from(size))], ()).into_response())
+}
+
+async fn get_blob(
+    State(gateway): State<Gateway>,
+    Path((namespace, name, digest)): InRun<String>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let digest = parse(&digest)?;
+    let uid = gateway.reader(&headers, RunRef { namespace, name }).await?;
+    let found = gateway.store.stream_blob(&uid, &digest).await?;
+    let (size, pieces) = found.ok_or_else(|| Failure::blob_not_found(&digest))?;
+    let headers = [
+        (header::CONTENT_LENGTH, HeaderValue::from(size)),
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/octet-stream"),
+        ),
+    ];
+    Ok((headers, Body::from_stream(pieces)).into_response())
+}
+
+async fn put_blob(
+    State(gateway): State<Gateway>,
+    Path((namespace, name, digest)): InRun<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<StatusCode, Failure> {
+    let digest = parse(&digest)?;
+    let run = RunRef { namespace, name };
+    let runner = gateway.runner(&headers, run).await?.current()?;
+    let uid = &runner.binding.run_uid;
+    let there = gateway.store.has_blob(uid, &digest).await?.is_some();
+    let mut writer = gateway.store.blob_writer(uid, &digest).await?;
+    let mut pieces = body.into_data_stream();
+    while let Some(piece) = pieces.next().await {
+        let written = match piece {
+            Ok(piece) => writer.write(piece).await.map_err(Failure::from),
+            Err(e) => Err(Failure::broken_body(&e)),
+        };
+        if let Err(failure) = written {
+            writer.abort().await;
+            return Err(failure);
+        }
+    }
+    writer.finish().await?;
+    Ok(if there {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    })
+}
+
+/// The newest snapshot of a run, its digest in a header.
+async fn snapshot(
+    State(gateway): State<Gateway>,
+    Path((namespace, name)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let run = RunRef { namespace, name };
+    let uid = gateway.reader(&headers, run.clone()).await?;
+    let reported = gateway.inbox.load(&uid).await?.snapshot();
+    let digest = match reported {
+        Some(digest) => Some(digest),
+        None => {
+            gateway
+                .binding
+                .run(&run.namespace, &run.name)
+                .await?
+                .snapshot
+        }
+    };
+    let digest = digest.ok_or_else(|| {
+        Failure::not_found(
+            "SnapshotNotFound",
+            "the run has no snapshot yet: the first is made when its first step ends",
+        )
+    })?;
+    let found = gateway.store.get_blob(&uid, &digest).await?;
+    let bytes = found.ok_or_else(|| Failure::blob_not_found(&digest))?;
+    let digest = HeaderValue::from_str(digest.as_str()).map_err(|_| Failure::internal())?;
+    let headers = [
+        (
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        ),
+        (header::HeaderName::from_static(DIGEST_HEADER), digest),
+    ];
+    Ok((headers, bytes).into_response())
+}
+
+fn parse(digest: &str) -> Result<Digest, Failure> {
+    digest
+        .parse()
+        .map_err(|e: sopwith_crds::contract::ParseDigestError| Failure::invalid_digest(&e))
+}

@@ -1,0 +1,142 @@
+//! Blobs: bytes under their SHA-256, per run.
+
+use super::{Store, StoreError, damaged, run_path};
+use bytes::Bytes;
+use futures::{TryStreamExt, stream::BoxStream};
+use object_store::{ObjectStoreExt, WriteMultipart, path::Path};
+use sha2::{Digest as _, Sha256};
+use sopwith_crds::contract::{Digest, report::MAX_BLOB_BYTES};
+
+/// How many parts of one upload may be under way.
+const PARTS_AT_ONCE: usize = 2;
+
+/// A blob on its way in. Nothing can be read under its digest before [`finish`](Self::finish) has proven it.
+pub struct BlobWriter {
+    upload: WriteMultipart,
+    hasher: Sha256,
+    expected: Digest,
+    length: usize,
+}
+
+impl Store {
+    /// Whether a run has a blob, and how many bytes it has.
+    pub async fn has_blob(
+        &self,
+        run_uid: &str,
+        digest: &Digest,
+    ) -> Result<Option<u64>, StoreError> {
+        match self.objects.head(&blob_path(run_uid, digest)?).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Begins to store a blob that comes in pieces.
+    pub async fn blob_writer(
+        &self,
+        run_uid: &str,
+        digest: &Digest,
+    ) -> Result<BlobWriter, StoreError> {
+        let path = blob_path(run_uid, digest)?;
+        let upload = self.objects.put_multipart(&path).await?;
+        Ok(BlobWriter {
+            upload: WriteMultipart::new(upload),
+            hasher: Sha256::new(),
+            expected: digest.clone(),
+            length: 0,
+        })
+    }
+
+    /// Stores a blob. Safe to repeat.
+    pub async fn put_blob(
+        &self,
+        run_uid: &str,
+        digest: &Digest,
+        bytes: Bytes,
+    ) -> Result<(), StoreError> {
+        let mut writer = self.blob_writer(run_uid, digest).await?;
+        match writer.write(bytes).await {
+            Ok(()) => writer.finish().await,
+            Err(e) => {
+                writer.abort().await;
+                Err(e)
+            }
+        }
+    }
+
+    /// A blob of at most [`MAX_BLOB_BYTES`]; none where it is not there. Its content is checked.
+    pub async fn get_blob(
+        &self,
+        run_uid: &str,
+        digest: &Digest,
+    ) -> Result<Option<Bytes>, StoreError> {
+        let path = blob_path(run_uid, digest)?;
+        let Some(bytes) = self.read(&path).await? else {
+            return Ok(None);
+        };
+        if Digest::of(&bytes) != *digest {
+            return Err(damaged(&path, &"its content has another digest"));
+        }
+        Ok(Some(bytes))
+    }
+
+    /// A blob in pieces, with its length; none where it is not there. Who reads it checks it.
+    pub async fn stream_blob(
+        &self,
+        run_uid: &str,
+        digest: &Digest,
+    ) -> Result<Option<(u64, BoxStream<'static, Result<Bytes, StoreError>>)>, StoreError> {
+        match self.objects.get(&blob_path(run_uid, digest)?).await {
+            Ok(found) => {
+                let size = found.meta.size;
+                let pieces = found.into_stream().map_err(StoreError::from);
+                Ok(Some((size, Box::pin(pieces))))
+            }
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl BlobWriter {
+    /// The next piece.
+    pub async fn write(&mut self, piece: Bytes) -> Result<(), StoreError> {
+        self.length += piece.len();
+        if self.length > MAX_BLOB_BYTES {
+            return Err(StoreError::TooLarge {
+                most: MAX_BLOB_BYTES,
+            });
+        }
+        self.hasher.update(&piece);
+        self.upload.wait_for_capacity(PARTS_AT_ONCE).await?;
+        self.upload.put(piece);
+        Ok(())
+    }
+
+    /// Makes the blob readable where its content has the digest, or drops it.
+    pub async fn finish(self) -> Result<(), StoreError> {
+        let hex = hex::encode(self.hasher.finalize());
+        if hex != self.expected.hex() {
+            // What is left of a failed upload is never read.
+            let _ = self.upload.abort().await;
+            let actual = hex.parse().unwrap_or_else(|_| Digest::of([]));
+            return Err(StoreError::Digest {
+                expected: self.expected,
+                actual,
+            });
+        }
+        self.upload.finish().await?;
+        Ok(())
+    }
+
+    /// Drops what came so far.
+    pub async fn abort(self) {
+        // What is left of a failed upload is never read.
+        let _ = self.upload.abort().await;
+    }
+}
+
+fn blob_path(run_uid: &str, digest: &Digest) -> Result<Path, StoreError> {
+    Ok(run_path(run_uid)?.join("blobs").join(digest.hex()))
+}

@@ -1,0 +1,204 @@
+//! The artifact store: what runners reported and handed over, kept outside the cluster's own store.
+//!
+//! Layout, below the URL that the operator was given:
+//!
+//! | object | written |
+//! |---|---|
+//! | `runs/{uid}/launches/{n:06}/{pod_uid}/{seq:08}.json` | once: a batch of reports, as it came |
+//! | `runs/{uid}/blobs/{hex}` | once: bytes under their SHA-256 |
+//! | `runs/{uid}/meta.json` | once: whose run it is |
+//! | `ledger/{namespace}/{policy}/{date}/…` | over and over: what a launch used on a day |
+
+mod batches;
+mod blobs;
+#[cfg(test)]
+mod tests;
+
+pub use batches::{BatchKey, Put, StoredBatch};
+pub use blobs::BlobWriter;
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt};
+use object_store::{
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem,
+    path::Path,
+};
+use serde::{Deserialize, Serialize};
+use sopwith_crds::contract::Digest;
+use std::{fmt, sync::Arc};
+
+/// The artifact store. Clones share one connection.
+#[derive(Clone)]
+pub struct Store {
+    objects: Arc<dyn ObjectStore>,
+}
+
+/// Whose run it is; kept beside its evidence, which outlives the run.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct RunMeta {
+    /// Namespace of the `AgentRun`.
+    pub namespace: String,
+    /// Name of the `AgentRun`.
+    pub name: String,
+    /// UID of the `AgentRun`.
+    pub uid: String,
+}
+
+/// The store could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The URL names no store that this build can open.
+    #[error("storage URL \"{url}\" cannot be opened: {why}; use file:///<absolute path>")]
+    Url {
+        /// As given.
+        url: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// A part of a key that would leave its folder.
+    #[error(
+        "\"{0}\" cannot be part of an object's name: expected letters, digits, '-', '_' and '.'"
+    )]
+    Key(String),
+    /// An object that is not what was once written.
+    #[error("object {key} is damaged: {why}")]
+    Damaged {
+        /// Where it is.
+        key: String,
+        /// How that shows.
+        why: String,
+    },
+    /// The bytes that came are not those of the digest.
+    #[error("the content has digest {actual}, not {expected}: send it again")]
+    Digest {
+        /// What was announced.
+        expected: Digest,
+        /// What came.
+        actual: Digest,
+    },
+    /// More bytes than an object of this kind may have.
+    #[error("the content is longer than {most} bytes")]
+    TooLarge {
+        /// The bound.
+        most: usize,
+    },
+    /// The store itself failed.
+    #[error("the artifact store failed: {0}")]
+    Backend(#[from] object_store::Error),
+}
+
+impl Store {
+    /// Opens the store at `url`: `file:///…`, a folder that is made where it is not there.
+    ///
+    /// Every write is on disk before it counts as done.
+    pub fn open(url: &str) -> Result<Self, StoreError> {
+        let refuse = |why: String| StoreError::Url {
+            url: url.to_owned(),
+            why,
+        };
+        let parsed = url::Url::parse(url).map_err(|e| refuse(e.to_string()))?;
+        if parsed.scheme() != "file" {
+            return Err(refuse(format!(
+                "the scheme {} is not supported yet",
+                parsed.scheme()
+            )));
+        }
+        let folder = parsed
+            .to_file_path()
+            .map_err(|()| refuse("it is no absolute path of this machine".to_owned()))?;
+        std::fs::create_dir_all(&folder).map_err(|e| refuse(e.to_string()))?;
+        let local = LocalFileSystem::new_with_prefix(folder)?
+            .with_fsync(true)
+            .with_automatic_cleanup(true);
+        Ok(Self {
+            objects: Arc::new(local),
+        })
+    }
+
+    /// Notes whose run it is. Safe to repeat.
+    pub async fn put_meta(&self, meta: &RunMeta) -> Result<(), StoreError> {
+        let path = run_path(&meta.uid)?.join("meta.json");
+        let bytes = serde_json::to_vec(meta).map_err(|e| damaged(&path, &e))?;
+        match self.create(&path, bytes.into()).await {
+            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Deletes everything that is kept of a run but its entries in the ledger. Safe to repeat.
+    pub async fn delete_run(&self, uid: &str) -> Result<(), StoreError> {
+        let objects = self.list(&run_path(uid)?).await?;
+        let paths = objects.into_iter().map(|meta| Ok(meta.location));
+        let mut deleted = self
+            .objects
+            .delete_stream(futures::stream::iter(paths).boxed());
+        while let Some(result) = deleted.next().await {
+            match result {
+                Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes an object whatever was there before.
+    pub(crate) async fn overwrite(&self, path: &Path, bytes: Bytes) -> Result<(), StoreError> {
+        self.objects.put(path, bytes.into()).await?;
+        Ok(())
+    }
+
+    /// Reads an object; none where it is not there.
+    pub(crate) async fn read(&self, path: &Path) -> Result<Option<Bytes>, StoreError> {
+        match self.objects.get(path).await {
+            Ok(found) => Ok(Some(found.bytes().await?)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// Everything below a path.
+    pub(crate) async fn list(&self, path: &Path) -> Result<Vec<ObjectMeta>, StoreError> {
+        Ok(self.objects.list(Some(path)).try_collect().await?)
+    }
+
+    /// The folders right below a path.
+    pub(crate) async fn folders(&self, path: &Path) -> Result<Vec<Path>, StoreError> {
+        let listed = self.objects.list_with_delimiter(Some(path)).await?;
+        Ok(listed.common_prefixes)
+    }
+
+    async fn create(&self, path: &Path, bytes: Bytes) -> Result<(), object_store::Error> {
+        let options = PutOptions::from(PutMode::Create);
+        self.objects.put_opts(path, bytes.into(), options).await?;
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Store({})", self.objects)
+    }
+}
+
+/// Where everything of a run is.
+fn run_path(uid: &str) -> Result<Path, StoreError> {
+    Ok(Path::from("runs").join(segment(uid)?))
+}
+
+/// A part of an object's name that comes from outside, refused where it could lead elsewhere.
+pub(crate) fn segment(text: &str) -> Result<&str, StoreError> {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.');
+    let folder = text.bytes().all(|b| b == b'.');
+    if text.len() > 253 || folder || !text.bytes().all(plain) {
+        return Err(StoreError::Key(text.chars().take(80).collect()));
+    }
+    Ok(text)
+}
+
+pub(crate) fn damaged(path: &Path, why: &impl ToString) -> StoreError {
+    StoreError::Damaged {
+        key: path.to_string(),
+        why: why.to_string(),
+    }
+}

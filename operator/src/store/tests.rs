@@ -1,0 +1,1 @@
+//! Claims about the store, over a folder.
