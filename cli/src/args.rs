@@ -1,0 +1,126 @@
+//! The command line.
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use jiff::SignedDuration;
+use std::{path::PathBuf, time::Duration};
+
+/// The run succeeded.
+pub(crate) const EXIT_SUCCEEDED: u8 = 0;
+/// The run failed or was cancelled, or the command could not do its work.
+pub(crate) const EXIT_FAILED: u8 = 1;
+/// The command line is wrong, or there is no such run.
+pub(crate) const EXIT_USAGE: u8 = 2;
+/// The run had not ended in time.
+pub(crate) const EXIT_TIMEOUT: u8 = 3;
+
+/// Follow runs of Sopwith and fetch what they left.
+#[derive(Debug, Parser)]
+#[command(
+    name = "kubectl-sop",
+    bin_name = "kubectl sop",
+    version,
+    propagate_version = true
+)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) cluster: ClusterArgs,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Which cluster and namespace.
+#[derive(Clone, Debug, ClapArgs)]
+pub(crate) struct ClusterArgs {
+    /// Namespace of the run; the kubeconfig's where it is not given
+    #[arg(short, long, global = true, value_name = "NAMESPACE")]
+    pub(crate) namespace: Option<String>,
+    /// Context of the kubeconfig; the current one where it is not given
+    #[arg(long, global = true, value_name = "CONTEXT")]
+    pub(crate) context: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Follow a run to its end
+    ///
+    /// On a terminal a table is kept up to date; elsewhere each change is a line with its time.
+    /// Exit code: 0 the run succeeded; 1 it failed or was cancelled; 2 wrong usage or no such run; 3 timeout.
+    Watch(WatchArgs),
+    /// Fetch what a run has left: the project, its messages and the evidence of its gates
+    ///
+    /// The newest snapshot is fetched from the gateway through a port-forward; every file is checked against
+    /// its digest. A run that is still at work can be pulled, too.
+    Pull(PullArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct WatchArgs {
+    /// Name of the `AgentRun`
+    pub(crate) name: String,
+    /// Give up after this time, as 90s, 10m or 1h30m; without it, follow to the end
+    #[arg(long, value_name = "TIME", value_parser = duration)]
+    pub(crate) timeout: Option<Duration>,
+    /// Print lines, not a table, on a terminal too
+    #[arg(long)]
+    pub(crate) plain: bool,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PullArgs {
+    /// Name of the `AgentRun`
+    pub(crate) name: String,
+    /// Folder to write to: PROJECT/, evidence/ and messages.jsonl. Must be new or empty
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: PathBuf,
+    /// Write into a folder that is not empty; files of the same name are replaced, others stay
+    #[arg(long)]
+    pub(crate) force: bool,
+    /// Namespace of the operator
+    #[arg(long, value_name = "NAMESPACE", default_value = "sopwith-system")]
+    pub(crate) operator_namespace: String,
+    /// Service of the gateway in the operator's namespace
+    #[arg(long, value_name = "SERVICE", default_value = "sopwith-gateway")]
+    pub(crate) gateway_service: String,
+    /// ServiceAccount in the operator's namespace that reads, where the kubeconfig has no bearer token
+    #[arg(long, value_name = "NAME", default_value = "sopwith-reader")]
+    pub(crate) reader: String,
+}
+
+/// Reads `10m`, `90s`, `1h30m`.
+fn duration(text: &str) -> Result<Duration, String> {
+    text.parse::<SignedDuration>()
+        .ok()
+        .and_then(|d| Duration::try_from(d).ok())
+        .filter(|d| !d.is_zero())
+        .ok_or_else(|| "write a time above zero with its unit, as 90s, 10m or 1h30m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+    use rstest::rstest;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Args::command().debug_assert();
+    }
+
+    #[rstest]
+    #[case("90s", Some(90))]
+    #[case("10m", Some(600))]
+    #[case("1h30m", Some(5400))]
+    #[case("0s", None)]
+    #[case("-5m", None)]
+    #[case("10", None)]
+    #[case("soon", None)]
+    fn a_timeout_needs_its_unit(#[case] text: &str, #[case] seconds: Option<u64>) {
+        assert_eq!(duration(text).ok(), seconds.map(Duration::from_secs));
+    }
+
+    #[test]
+    fn the_namespace_may_stand_behind_the_command() {
+        let args = Args::parse_from(["kubectl-sop", "watch", "blackjack", "-n", "demo"]);
+        assert_eq!(args.cluster.namespace.as_deref(), Some("demo"));
+    }
+}

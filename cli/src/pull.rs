@@ -1,0 +1,288 @@
+//! `kubectl sop pull`: fetches what a run has left.
+
+mod evidence;
+mod gateway;
+mod layout;
+mod tree;
+mod write;
+
+use crate::{
+    args::PullArgs,
+    cluster::{self, Cluster},
+    text,
+};
+use anyhow::Context as _;
+use bytes::Bytes;
+use flate2::read::GzDecoder;
+use gateway::{Address, Gateway};
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::Api;
+use layout::{EVIDENCE, File, MESSAGES};
+use sopwith_crds::{
+    AgentRun,
+    contract::{
+        Digest, VERSION,
+        plan::{CA_KEY, PLAN_KEY, RunPlan},
+        snapshot::Snapshot,
+    },
+    status::{AgentRunStatus, Verdict},
+};
+use std::{
+    fmt::Write as _,
+    io::{self, Read as _, Write as _},
+};
+
+/// Most bytes of a plan, unpacked; a packed one has at most 1 MiB.
+const MOST_PLAN_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Why there is nothing to pull.
+#[derive(Debug, thiserror::Error)]
+enum Error {
+    #[error(
+        "AgentRun \"{name}\" has no snapshot yet: it is {phase}{why}; a snapshot is there once its first step has ended"
+    )]
+    NoSnapshot {
+        name: String,
+        phase: String,
+        why: String,
+    },
+    #[error("AgentRun \"{name}\" has no plan in ConfigMap \"{config_map}\": {why}")]
+    NoPlan {
+        name: String,
+        config_map: String,
+        why: String,
+    },
+    #[error(
+        "the {what} has version {found}; this plugin reads version {VERSION}: use the plugin of the operator's release"
+    )]
+    Version { what: &'static str, found: u32 },
+    #[error("the snapshot belongs to plan {found}, the run to plan {expected}")]
+    OtherPlan { found: String, expected: String },
+    #[error("{path:?} has {found} bytes, the snapshot says {expected}; nothing was written")]
+    Size {
+        path: String,
+        found: usize,
+        expected: u64,
+    },
+}
+
+/// Fetches, verifies, writes, shows.
+pub(crate) async fn run(cluster: &Cluster, args: &PullArgs) -> anyhow::Result<()> {
+    write::check(&args.out, args.force)?;
+    let run = cluster.run(&args.name).await?;
+    let status = run.status.clone().unwrap_or_default();
+    let digest = newest_snapshot(&args.name, &status)?;
+    let frozen = frozen(cluster, &run, &status).await?;
+    let address = Address {
+        namespace: &args.operator_namespace,
+        service: &args.gateway_service,
+        reader: &args.reader,
+        authority: &frozen.authority,
+    };
+    let mut gateway = Gateway::find(cluster, &address, &args.name).await?;
+    let bytes = gateway.blob(&digest).await.context("fetch the snapshot")?;
+    let snapshot = read(&bytes, &status)?;
+    let files = layout::files(&snapshot, &frozen.project)?;
+    let stage = write::Stage::new(&args.out)?;
+    let mut fetched = Vec::new();
+    for file in &files {
+        let content = gateway
+            .blob(&file.digest)
+            .await
+            .with_context(|| format!("fetch {}", file.path))?;
+        whole(file, &content)?;
+        stage.write(file, &content)?;
+        fetched.push(Fetched::of(file, &content));
+    }
+    stage.place(&files)?;
+    let said = summary(&snapshot, &fetched, &frozen.project);
+    // Nobody reads any more: the files are there all the same.
+    let _ = write!(io::stdout(), "{}\n{said}", args.out.display());
+    Ok(())
+}
+
+/// The snapshot, or why there is none.
+fn newest_snapshot(name: &str, status: &AgentRunStatus) -> anyhow::Result<Digest> {
+    let Some(digest) = &status.snapshot else {
+        let why = status
+            .failure
+            .as_ref()
+            .map(|f| format!(" ({}: {})", f.reason, text::one_line(&f.message, 300)));
+        let phase = status.phase.unwrap_or_default().to_string();
+        return Err(Error::NoSnapshot {
+            name: name.to_owned(),
+            phase,
+            why: why.unwrap_or_default(),
+        }
+        .into());
+    };
+    digest.parse().context("status.snapshot")
+}
+
+/// What the run's plan tells.
+struct Frozen {
+    project: String,
+    authority: Vec<u8>,
+}
+
+/// Reads the plan's ConfigMap.
+async fn frozen(
+    cluster: &Cluster,
+    run: &AgentRun,
+    status: &AgentRunStatus,
+) -> anyhow::Result<Frozen> {
+    let name = run.metadata.name.clone().unwrap_or_default();
+    let config_map = status
+        .plan
+        .as_ref()
+        .map(|p| p.config_map.clone())
+        .unwrap_or_default();
+    let missing = |why: &str| Error::NoPlan {
+        name: name.clone(),
+        config_map: config_map.clone(),
+        why: why.to_owned(),
+    };
+    let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
+    let map = maps
+        .get_opt(&config_map)
+        .await
+        .map_err(|e| {
+            cluster::Error::of(
+                e,
+                format!("read ConfigMap \"{config_map}\""),
+                "ask for the role \"view\" in the namespace",
+            )
+        })?
+        .ok_or_else(|| missing("it is not there"))?;
+    let authority = map
+        .data
+        .as_ref()
+        .and_then(|d| d.get(CA_KEY))
+        .ok_or_else(|| missing(&format!("it has no key {CA_KEY}")))?;
+    let packed = map
+        .binary_data
+        .as_ref()
+        .and_then(|d| d.get(PLAN_KEY))
+        .ok_or_else(|| missing(&format!("it has no key {PLAN_KEY}")))?;
+    let mut json = Vec::new();
+    GzDecoder::new(packed.0.as_slice())
+        .take(MOST_PLAN_BYTES)
+        .read_to_end(&mut json)
+        .map_err(|e| missing(&format!("it cannot be unpacked: {e}")))?;
+    let plan: RunPlan =
+        serde_json::from_slice(&json).map_err(|e| missing(&format!("it cannot be read: {e}")))?;
+    if plan.version != VERSION {
+        return Err(Error::Version {
+            what: "plan",
+            found: plan.version,
+        }
+        .into());
+    }
+    Ok(Frozen {
+        project: plan.options.project_name,
+        authority: authority.as_bytes().to_vec(),
+    })
+}
+
+/// Reads the snapshot and checks that it is the run's.
+fn read(bytes: &[u8], status: &AgentRunStatus) -> anyhow::Result<Snapshot> {
+    let snapshot: Snapshot = serde_json::from_slice(bytes).context("read the snapshot")?;
+    if snapshot.version != VERSION {
+        return Err(Error::Version {
+            what: "snapshot",
+            found: snapshot.version,
+        }
+        .into());
+    }
+    let expected = status
+        .plan
+        .as_ref()
+        .map(|p| p.digest.clone())
+        .unwrap_or_default();
+    if snapshot.plan != expected {
+        return Err(Error::OtherPlan {
+            found: snapshot.plan,
+            expected,
+        }
+        .into());
+    }
+    Ok(snapshot)
+}
+
+fn whole(file: &File, content: &Bytes) -> Result<(), Error> {
+    match file.size {
+        Some(expected) if expected != content.len() as u64 => Err(Error::Size {
+            path: file.path.clone(),
+            found: content.len(),
+            expected,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// What is told of a file once it is written.
+struct Fetched {
+    path: String,
+    size: u64,
+    lines: usize,
+    report: Option<evidence::Report>,
+}
+
+impl Fetched {
+    fn of(file: &File, content: &Bytes) -> Self {
+        let is_evidence = file
+            .path
+            .strip_prefix(EVIDENCE)
+            .is_some_and(|p| p.starts_with('/'));
+        let lines = if file.path == MESSAGES {
+            content
+                .split(|b| *b == b'\n')
+                .filter(|l| !l.is_empty())
+                .count()
+        } else {
+            0
+        };
+        Self {
+            path: file.path.clone(),
+            size: content.len() as u64,
+            lines,
+            report: is_evidence.then(|| evidence::report(content)).flatten(),
+        }
+    }
+}
+
+/// The tree and what there is to say about it. Deciding.
+fn summary(snapshot: &Snapshot, files: &[Fetched], project: &str) -> String {
+    let mut said = tree::tree(files.iter().map(|f| (f.path.as_str(), f.size)));
+    let total: u64 = files.iter().map(|f| f.size).sum();
+    let messages: usize = files.iter().map(|f| f.lines).sum();
+    let passed = |verdict: Verdict| {
+        snapshot
+            .gates
+            .values()
+            .filter(|g| g.verdict == verdict)
+            .count()
+    };
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        said,
+        "\nproject {project}: {}, {}; every digest matches",
+        text::count(files.len(), "file"),
+        text::bytes(total),
+    );
+    let _ = writeln!(said, "messages: {messages} ({MESSAGES})");
+    let _ = writeln!(
+        said,
+        "gates: {} passed, {} failed, {} waived",
+        passed(Verdict::Passed),
+        passed(Verdict::Failed),
+        passed(Verdict::Waived)
+    );
+    for file in files {
+        if let Some(report) = &file.report {
+            let _ = writeln!(said, "{report} ({})", file.path);
+        }
+    }
+    let _ = writeln!(said, "spent: {}", text::usage(&snapshot.spent));
+    said
+}

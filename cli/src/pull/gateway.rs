@@ -1,0 +1,406 @@
+//! The gateway, reached through a port-forward. TLS is spoken end to end with the certificate authority that the
+//! run's plan names, so nothing between here and the gateway is trusted.
+
+use crate::cluster::{self, Cluster};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper::{
+    Request, StatusCode,
+    client::conn::http1::{self, SendRequest},
+    header::{AUTHORIZATION, HOST, HeaderValue},
+};
+use hyper_util::rt::TokioIo;
+use k8s_openapi::api::{
+    authentication::v1::{TokenRequest, TokenRequestSpec},
+    core::v1::{Pod, ServiceAccount},
+    discovery::v1::EndpointSlice,
+};
+use kube::{
+    Api,
+    api::{ListParams, PostParams},
+};
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject as _},
+};
+use secrecy::{ExposeSecret as _, SecretString};
+use sopwith_crds::{
+    GATEWAY_AUDIENCE,
+    contract::{
+        Digest,
+        report::{MAX_BLOB_BYTES, Problem},
+    },
+};
+use std::{sync::Arc, time::Duration};
+use tokio_rustls::TlsConnector;
+
+/// Longest wait for one answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// Life of the token, the least that the API server gives.
+const TOKEN_SECONDS: i64 = 600;
+
+/// Why the gateway did not give what was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The API server refused something on the way.
+    #[error(transparent)]
+    Cluster(#[from] cluster::Error),
+    /// No pod serves the gateway.
+    #[error(
+        "no pod is ready behind Service {service} in namespace {namespace}; see kubectl get pods -n {namespace}, or name the operator's namespace with --operator-namespace"
+    )]
+    NoPod {
+        /// The Service.
+        service: String,
+        /// Where it was looked for.
+        namespace: String,
+    },
+    /// No token for the gateway.
+    #[error(
+        "ServiceAccount {reader} in namespace {namespace} gave no token: {why}; name another with --reader, or use a kubeconfig with a bearer token"
+    )]
+    NoToken {
+        /// The ServiceAccount.
+        reader: String,
+        /// Its namespace.
+        namespace: String,
+        /// Why.
+        why: String,
+    },
+    /// The certificate authority cannot be used.
+    #[error("the certificate authority in the run's plan cannot be used: {0}")]
+    Authority(String),
+    /// TLS failed.
+    #[error(
+        "the gateway did not prove to be {name}: {source}; was its certificate authority changed since the run was planned?"
+    )]
+    Tls {
+        /// The name asked for.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// The connection broke.
+    #[error("the connection to the gateway broke: {0}; try again")]
+    Broken(String),
+    /// The gateway refused.
+    #[error("the gateway answered {status}: {message}; {remedy}")]
+    Refused {
+        /// HTTP status.
+        status: StatusCode,
+        /// What it said.
+        message: String,
+        /// What to do.
+        remedy: &'static str,
+    },
+    /// The bytes are not those that were asked for.
+    #[error(
+        "the gateway gave other bytes than {wanted}: they have the digest {got}; nothing was written"
+    )]
+    Digest {
+        /// Asked for.
+        wanted: Digest,
+        /// Given.
+        got: Digest,
+    },
+}
+
+/// Where the gateway is and who asks.
+pub(crate) struct Address<'a> {
+    /// The operator's namespace.
+    pub(crate) namespace: &'a str,
+    /// The gateway's Service.
+    pub(crate) service: &'a str,
+    /// ServiceAccount that reads, where the kubeconfig has no bearer token.
+    pub(crate) reader: &'a str,
+    /// PEM of the certificate authority.
+    pub(crate) authority: &'a [u8],
+}
+
+/// A connection for the blobs of one run. It is made again once when it breaks.
+pub(crate) struct Gateway {
+    pods: Api<Pod>,
+    pod: String,
+    port: u16,
+    tls: TlsConnector,
+    server: String,
+    authorization: HeaderValue,
+    blobs: String,
+    sender: Option<SendRequest<Empty<Bytes>>>,
+}
+
+impl Gateway {
+    /// Finds the pod and gets a token; nothing is connected yet.
+    pub(crate) async fn find(
+        cluster: &Cluster,
+        address: &Address<'_>,
+        run: &str,
+    ) -> Result<Self, Error> {
+        let (pod, port) = endpoint(cluster, address).await?;
+        let token = match &cluster.token {
+            Some(token) => token.clone(),
+            None => reader_token(cluster, address).await?,
+        };
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
+            .map_err(|_| Error::Broken("the token cannot stand in a header".to_owned()))?;
+        authorization.set_sensitive(true);
+        Ok(Self {
+            pods: Api::namespaced(cluster.client.clone(), address.namespace),
+            pod,
+            port,
+            tls: connector(address.authority)?,
+            server: format!("{}.{}.svc", address.service, address.namespace),
+            authorization,
+            blobs: format!("/v1/runs/{}/{run}/blobs", cluster.namespace),
+            sender: None,
+        })
+    }
+
+    /// The bytes with that digest, verified.
+    pub(crate) async fn blob(&mut self, digest: &Digest) -> Result<Bytes, Error> {
+        let bytes = match self.get(digest).await {
+            // A server may close a connection between two requests.
+            Err(Error::Broken(_)) => {
+                self.sender = None;
+                self.get(digest).await?
+            }
+            answer => answer?,
+        };
+        let got = Digest::of(&bytes);
+        if got == *digest {
+            Ok(bytes)
+        } else {
+            Err(Error::Digest {
+                wanted: digest.clone(),
+                got,
+            })
+        }
+    }
+
+    async fn get(&mut self, digest: &Digest) -> Result<Bytes, Error> {
+        tokio::time::timeout(ANSWER_WITHIN, self.ask(digest))
+            .await
+            .unwrap_or_else(|_| {
+                Err(Error::Broken(format!(
+                    "no answer within {} s",
+                    ANSWER_WITHIN.as_secs()
+                )))
+            })
+    }
+
+    async fn ask(&mut self, digest: &Digest) -> Result<Bytes, Error> {
+        let broken = |e: &dyn std::fmt::Display| Error::Broken(e.to_string());
+        let request = Request::get(format!("{}/{digest}", self.blobs))
+            .header(HOST, &self.server)
+            .header(AUTHORIZATION, self.authorization.clone())
+            .body(Empty::new())
+            .map_err(|e| broken(&e))?;
+        let open = self.sender.take().filter(|s| !s.is_closed());
+        let sender = if let Some(sender) = open {
+            self.sender.insert(sender)
+        } else {
+            let sender = self.connect().await?;
+            self.sender.insert(sender)
+        };
+        sender.ready().await.map_err(|e| broken(&e))?;
+        let answer = sender.send_request(request).await.map_err(|e| broken(&e))?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), MAX_BLOB_BYTES)
+            .collect()
+            .await
+            .map_err(|e| broken(&e))?
+            .to_bytes();
+        if status == StatusCode::OK {
+            Ok(body)
+        } else {
+            Err(refused(status, &body))
+        }
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, Error> {
+        let mut forward = self
+            .pods
+            .portforward(&self.pod, &[self.port])
+            .await
+            .map_err(|e| {
+                cluster::Error::of(
+                    e,
+                    format!("forward port {} of pod {}", self.port, self.pod),
+                    "ask for \"create\" on pods/portforward in the operator's namespace",
+                )
+            })?;
+        let stream = forward
+            .take_stream(self.port)
+            .ok_or_else(|| Error::Broken("the port-forward has no stream".to_owned()))?;
+        let name = ServerName::try_from(self.server.clone())
+            .map_err(|e| Error::Authority(e.to_string()))?;
+        let stream = self
+            .tls
+            .connect(name, stream)
+            .await
+            .map_err(|source| Error::Tls {
+                name: self.server.clone(),
+                source,
+            })?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|e| Error::Broken(e.to_string()))?;
+        // Ends with the sender; its error reaches the request that it belongs to.
+        tokio::spawn(connection);
+        Ok(sender)
+    }
+}
+
+/// The pod and port behind the gateway's Service.
+async fn endpoint(cluster: &Cluster, address: &Address<'_>) -> Result<(String, u16), Error> {
+    let slices: Api<EndpointSlice> = Api::namespaced(cluster.client.clone(), address.namespace);
+    let label = format!("kubernetes.io/service-name={}", address.service);
+    let found = slices
+        .list(&ListParams::default().labels(&label))
+        .await
+        .map_err(|e| {
+            cluster::Error::of(
+                e,
+                format!("find the gateway in namespace {}", address.namespace),
+                "ask for \"list\" on endpointslices in the operator's namespace",
+            )
+        })?;
+    found
+        .items
+        .iter()
+        .find_map(ready)
+        .ok_or_else(|| Error::NoPod {
+            service: address.service.to_owned(),
+            namespace: address.namespace.to_owned(),
+        })
+}
+
+/// The first ready pod of a slice and the slice's first port.
+fn ready(slice: &EndpointSlice) -> Option<(String, u16)> {
+    let port = slice.ports.as_ref()?.iter().find_map(|p| p.port)?;
+    let pod = slice
+        .endpoints
+        .iter()
+        .filter(|e| e.conditions.as_ref().and_then(|c| c.ready).unwrap_or(true))
+        .find_map(|e| {
+            e.target_ref
+                .as_ref()
+                .filter(|t| t.kind.as_deref() == Some("Pod"))?
+                .name
+                .clone()
+        })?;
+    Some((pod, u16::try_from(port).ok()?))
+}
+
+async fn reader_token(cluster: &Cluster, address: &Address<'_>) -> Result<SecretString, Error> {
+    let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), address.namespace);
+    let request = TokenRequest {
+        spec: TokenRequestSpec {
+            audiences: vec![GATEWAY_AUDIENCE.to_owned()],
+            expiration_seconds: Some(TOKEN_SECONDS),
+            ..TokenRequestSpec::default()
+        },
+        ..TokenRequest::default()
+    };
+    let no_token = |why: String| Error::NoToken {
+        reader: address.reader.to_owned(),
+        namespace: address.namespace.to_owned(),
+        why,
+    };
+    let answer = accounts
+        .create_token_request(address.reader, &PostParams::default(), &request)
+        .await
+        .map_err(|e| match e {
+            kube::Error::Api(status) => no_token(status.message.clone()),
+            other => cluster::Error::of(other, "ask for a token", "").into(),
+        })?;
+    let status = answer
+        .status
+        .ok_or_else(|| no_token("the answer has no token".to_owned()))?;
+    Ok(SecretString::from(status.token))
+}
+
+fn connector(authority: &[u8]) -> Result<TlsConnector, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(authority) {
+        let certificate = certificate.map_err(|e| Error::Authority(e.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|e| Error::Authority(e.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(Error::Authority("it holds no certificate".to_owned()));
+    }
+    let config = ClientConfig::builder()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Ok(TlsConnector::from(Arc::new(config)))
+}
+
+/// What a refusal means to the one who asked.
+fn refused(status: StatusCode, body: &[u8]) -> Error {
+    let message = serde_json::from_slice::<Problem>(body).map_or_else(
+        |_| "no reason given".to_owned(),
+        |problem| {
+            format!(
+                "{}: {}",
+                problem.reason,
+                crate::text::one_line(&problem.message, 400)
+            )
+        },
+    );
+    let remedy = match status {
+        StatusCode::UNAUTHORIZED => {
+            "the token was not accepted; log in again, or use a context without a bearer token"
+        }
+        StatusCode::FORBIDDEN => {
+            "ask for \"get\" on agentruns/dossier in the run's namespace (ClusterRole sopwith-dossier-reader)"
+        }
+        StatusCode::NOT_FOUND => {
+            "the artifact is no longer stored; was the operator's volume replaced?"
+        }
+        _ => "see the operator's log",
+    };
+    Error::Refused {
+        status,
+        message,
+        remedy,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use serde_json::json;
+
+    #[rstest]
+    #[case(true, "Pod", Some(("operator-0".to_owned(), 8443)))]
+    #[case(false, "Pod", None)]
+    #[case(true, "Node", None)]
+    fn only_a_ready_pod_is_asked(
+        #[case] is_ready: bool,
+        #[case] kind: &str,
+        #[case] found: Option<(String, u16)>,
+    ) {
+        let slice: EndpointSlice = serde_json::from_value(json!({
+            "addressType": "IPv4", "ports": [{"name": "https", "port": 8443}],
+            "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": is_ready},
+                           "targetRef": {"kind": kind, "name": "operator-0"}}]}))
+        .unwrap();
+        assert_eq!(ready(&slice), found);
+    }
+
+    #[test]
+    fn a_refusal_says_what_to_do() {
+        let body = br#"{"reason":"Forbidden","message":"user jane may not get agentruns/dossier"}"#;
+        let said = refused(StatusCode::FORBIDDEN, body).to_string();
+        assert!(said.contains("user jane"), "{said}");
+        assert!(said.contains("sopwith-dossier-reader"), "{said}");
+    }
+
+    #[test]
+    fn an_empty_authority_is_refused() {
+        assert!(matches!(connector(b"nothing"), Err(Error::Authority(_))));
+    }
+}

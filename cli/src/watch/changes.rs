@@ -1,0 +1,314 @@
+//! What is worth a line when a status follows another. Deciding.
+
+use crate::text;
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+use sopwith_crds::{
+    conditions,
+    contract::report::gate_label,
+    status::{AgentRunStatus, GateStatus, Phase, StepPhase, StepStatus, Verdict},
+};
+use std::fmt::Write as _;
+
+/// Most characters of a message in a line.
+const MOST: usize = 400;
+
+/// Conditions that speak of trouble or of a wait, shown when they come and when they go.
+const SHOWN: [&str; 4] = [
+    conditions::STEP_STUCK,
+    conditions::AWAITING_APPROVAL,
+    conditions::BUDGET_EXHAUSTED,
+    conditions::SUSPENDED,
+];
+
+/// One line of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Line {
+    /// When it happened, where the status says so.
+    pub(crate) at: Option<Timestamp>,
+    /// What happened.
+    pub(crate) text: String,
+}
+
+impl Line {
+    fn new(at: Option<&Time>, text: String) -> Self {
+        Self {
+            at: at.map(|t| t.0),
+            text,
+        }
+    }
+}
+
+/// What happened between two statuses, in the order in which it happened. Without a previous one: everything
+/// that the status still tells.
+pub(crate) fn changes(old: Option<&AgentRunStatus>, new: &AgentRunStatus) -> Vec<Line> {
+    let nothing = AgentRunStatus::default();
+    let old = old.unwrap_or(&nothing);
+    let mut lines = Vec::new();
+    lines.extend(plan(old, new));
+    lines.extend(launch(old, new));
+    lines.extend(waits_for(old, new));
+    lines.extend(round(old, new));
+    lines.extend(steps(old, new));
+    lines.extend(SHOWN.iter().filter_map(|kind| condition(old, new, kind)));
+    lines
+}
+
+/// The last words on a run that has ended; none before.
+pub(crate) fn ending(status: &AgentRunStatus) -> Option<String> {
+    let phase = status.phase.filter(|p| p.is_final())?;
+    let took = text::elapsed(
+        status.started_at.as_ref().map(|t| t.0),
+        status.finished_at.as_ref().map(|t| t.0),
+    );
+    let took = if took.is_empty() {
+        took
+    } else {
+        format!(" after {took}")
+    };
+    let attempts: u32 = status.steps.iter().map(|s| s.attempts).sum();
+    // Writing to a String cannot fail, here and below.
+    let mut said = format!(
+        "{phase}{took}: {} steps, {}, {}",
+        status.progress.as_deref().unwrap_or("no"),
+        text::count(attempts as usize, "attempt"),
+        text::usage(&status.usage.clone().unwrap_or_default()),
+    );
+    if let Some(failure) = &status.failure {
+        let step = failure
+            .step
+            .as_ref()
+            .map(|s| format!(" in step {s}"))
+            .unwrap_or_default();
+        let _ = write!(
+            said,
+            "\n{}{step}: {}",
+            failure.reason,
+            text::one_line(&failure.message, 4 * MOST)
+        );
+    }
+    Some(said)
+}
+
+fn plan(old: &AgentRunStatus, new: &AgentRunStatus) -> Option<Line> {
+    let plan = new
+        .plan
+        .as_ref()
+        .filter(|p| Some(*p) != old.plan.as_ref())?;
+    let revision =
+        |r: &sopwith_crds::status::Revision| format!("{}@{}", r.name, text::short(&r.revision));
+    let sop = new.sop.as_ref().map(revision).unwrap_or_default();
+    let policy = new.policy.as_ref().map(revision).unwrap_or_default();
+    let text = format!(
+        "plan {} frozen: SOP {sop}, policy {policy}, {}",
+        text::short(&plan.digest),
+        text::count(new.steps.len(), "step")
+    );
+    Some(Line::new(None, text))
+}
+
+fn launch(old: &AgentRunStatus, new: &AgentRunStatus) -> Option<Line> {
+    let number = new.launch.filter(|n| *n > old.launch.unwrap_or_default())?;
+    let job = new
+        .job_name
+        .as_ref()
+        .map(|j| format!(": Job {j}"))
+        .unwrap_or_default();
+    Some(Line::new(None, format!("launch {number}{job}")))
+}
+
+/// Why the run is not at work.
+fn waits_for(old: &AgentRunStatus, new: &AgentRunStatus) -> Option<Line> {
+    let phase = new.phase.unwrap_or_default();
+    if phase.is_final() {
+        return None;
+    }
+    let reason = reason(new)?;
+    let known = reason.reason == phase.to_string() && reason.message.is_empty();
+    let before = reason_of(old);
+    let changed = if phase == Phase::Running {
+        // While steps are at work the message changes with each of them; the steps have lines of their own.
+        before.is_none_or(|b| b.reason != reason.reason)
+            && !["Running", "Progressing"].contains(&&*reason.reason)
+    } else {
+        before.is_none_or(|b| b.reason != reason.reason || b.message != reason.message)
+    };
+    (changed && !known).then(|| {
+        let said = text::one_line(&reason.message, MOST);
+        Line::new(
+            Some(&reason.last_transition_time)
+                .filter(|_| before.is_none_or(|b| b.status != reason.status)),
+            format!(
+                "{}: {}: {said}",
+                phase.to_string().to_lowercase(),
+                reason.reason
+            ),
+        )
+    })
+}
+
+fn reason(status: &AgentRunStatus) -> Option<&Condition> {
+    reason_of(status).filter(|c| !c.reason.is_empty())
+}
+
+fn reason_of(status: &AgentRunStatus) -> Option<&Condition> {
+    conditions::find(&status.conditions, conditions::RECONCILING)
+        .filter(|c| c.status == "True")
+        .or_else(|| conditions::find(&status.conditions, conditions::READY))
+}
+
+fn round(old: &AgentRunStatus, new: &AgentRunStatus) -> Option<Line> {
+    let round = new.round.filter(|r| *r > 1 && new.round != old.round)?;
+    Some(Line::new(None, format!("round {round}")))
+}
+
+/// Lines of all steps. The step at work is the newest, so it comes last; times have whole seconds only, so the
+/// order of the plan decides between equal ones.
+fn steps(old: &AgentRunStatus, new: &AgentRunStatus) -> Vec<Line> {
+    let mut lines: Vec<(bool, Option<Timestamp>, Line)> = Vec::new();
+    for step in &new.steps {
+        let before = old.steps.iter().find(|s| s.name == step.name);
+        let at_work = matches!(step.phase, StepPhase::Running | StepPhase::Waiting);
+        for line in step_lines(before, step) {
+            lines.push((at_work, line.at, line));
+        }
+    }
+    lines.sort_by_key(|line| (line.0, line.1));
+    lines.into_iter().map(|(_, _, line)| line).collect()
+}
+
+fn step_lines(old: Option<&StepStatus>, new: &StepStatus) -> Vec<Line> {
+    let nothing = StepStatus::default();
+    let old = old.unwrap_or(&nothing);
+    let mut lines = Vec::new();
+    if new.attempts > old.attempts {
+        lines.push(Line::new(new.started_at.as_ref(), started(new)));
+    } else if new.phase == StepPhase::Running && old.phase == StepPhase::Waiting {
+        lines.push(Line::new(None, format!("step {} goes on", new.name)));
+    }
+    let time = |own: &Option<Time>| {
+        own.clone()
+            .or_else(|| new.finished_at.clone())
+            .or_else(|| new.started_at.clone())
+    };
+    for gate in &new.gates {
+        if gate.verdict != Verdict::Pending && !old.gates.contains(gate) {
+            lines.push(Line::new(time(&gate.at).as_ref(), judged(&new.name, gate)));
+        }
+    }
+    let over = !matches!(new.phase, StepPhase::Pending | StepPhase::Running);
+    let ended_again = new.finished_at.is_some() && new.finished_at != old.finished_at;
+    if (over && (new.phase != old.phase || new.attempts > old.attempts)) || ended_again {
+        lines.push(Line::new(time(&None).as_ref(), ended(new)));
+    }
+    lines
+}
+
+fn started(step: &StepStatus) -> String {
+    let role = step
+        .role
+        .as_ref()
+        .map(|r| format!(" ({r})"))
+        .unwrap_or_default();
+    match (&step.previous_failure, step.attempts) {
+        (_, 0 | 1) => format!("step {} started{role}", step.name),
+        (None, n) => format!("step {} started again{role}, attempt {n}", step.name),
+        (Some(why), n) => format!(
+            "step {} started again{role}, attempt {n}, because: {}",
+            step.name,
+            text::one_line(why, MOST)
+        ),
+    }
+}
+
+fn judged(step: &str, gate: &GateStatus) -> String {
+    let mut said = format!("gate {step}/{} {}", gate.name, gate.verdict.word());
+    let detail: Vec<String> = [
+        ("observed", gate.observed.as_ref()),
+        ("threshold", gate.threshold.as_ref()),
+        ("decided by", gate.decided_by.as_ref()),
+    ]
+    .into_iter()
+    .filter_map(|(what, value)| value.map(|v| format!("{what} {}", text::one_line(v, MOST))))
+    .collect();
+    let _ = write!(said, " ({})", gate_label(gate.kind, &gate.name));
+    if !detail.is_empty() {
+        said.push_str(": ");
+        said.push_str(&detail.join("; "));
+    }
+    said
+}
+
+fn ended(step: &StepStatus) -> String {
+    let failed = step.gates.iter().any(|g| g.verdict == Verdict::Failed);
+    let how = match step.phase {
+        StepPhase::Succeeded => "succeeded",
+        StepPhase::Failed => "failed",
+        StepPhase::Skipped => "skipped",
+        StepPhase::Waiting => "waits",
+        StepPhase::Pending | StepPhase::Running if failed => "failed an attempt",
+        StepPhase::Pending | StepPhase::Running => "ended an attempt",
+    };
+    let mut said = format!("step {} {how}", step.name);
+    let took = text::elapsed(
+        step.started_at.as_ref().map(|t| t.0),
+        step.finished_at.as_ref().map(|t| t.0),
+    );
+    let mut detail: Vec<String> = Vec::new();
+    if !took.is_empty() {
+        detail.push(took);
+    }
+    if let Some(tokens) = step.tokens {
+        detail.push(format!(
+            "{} tokens in, {} out",
+            text::grouped(tokens.input),
+            text::grouped(tokens.output)
+        ));
+    }
+    if let Some(cost) = step.cost {
+        detail.push(text::dollars(cost));
+    }
+    if !detail.is_empty() {
+        let _ = write!(said, " ({})", detail.join(", "));
+    }
+    if let Some(message) = step.message.as_ref().filter(|m| !m.is_empty()) {
+        said.push_str(": ");
+        said.push_str(&text::one_line(message, MOST));
+    }
+    said
+}
+
+fn condition(old: &AgentRunStatus, new: &AgentRunStatus, kind: &str) -> Option<Line> {
+    let was = conditions::is_true(&old.conditions, kind);
+    let is = conditions::find(&new.conditions, kind).filter(|c| c.status == "True");
+    match (was, is) {
+        (false, Some(now)) => Some(Line::new(
+            Some(&now.last_transition_time),
+            format!(
+                "{kind}: {}: {}",
+                now.reason,
+                text::one_line(&now.message, MOST)
+            ),
+        )),
+        (true, None) => Some(Line::new(None, format!("{kind} is over"))),
+        _ => None,
+    }
+}
+
+/// Words for verdicts.
+pub(crate) trait Word {
+    /// In lower case, as it stands in a sentence.
+    fn word(&self) -> &'static str;
+}
+
+impl Word for Verdict {
+    fn word(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Passed => "passed",
+            Self::Failed => "FAILED",
+            Self::Waived => "waived",
+            Self::Skipped => "skipped",
+        }
+    }
+}
