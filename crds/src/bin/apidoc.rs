@@ -20,12 +20,12 @@ fn main() -> ExitCode {
         let schema = version.and_then(|v| v.schema.as_ref()?.open_api_v3_schema.as_ref());
         let Some(schema) = schema else { continue };
         let short = names.short_names.iter().flatten().next();
-        text += &format!(
+        text.extend([format!(
             "\n## {} ({})\n\n{}\n",
             names.kind,
             short.map_or("", String::as_str),
             schema.description.as_deref().unwrap_or_default()
-        );
+        )]);
         let mut sections = Sections::default();
         for part in ["spec", "status"] {
             if let Some(part_schema) = schema.properties.as_ref().and_then(|p| p.get(part)) {
@@ -65,12 +65,17 @@ impl<'a> Sections<'a> {
     fn written(mut self) -> String {
         let mut text = String::new();
         while let Some((name, schema)) = self.waiting.pop_front() {
-            text += &format!("\n### {name}\n\n| field | type | |\n|---|---|---|\n");
+            text.extend([format!(
+                "\n### {name}\n\n| field | type | |\n|---|---|---|\n"
+            )]);
             let required = schema.required.iter().flatten().collect::<Vec<_>>();
             for (field, property) in schema.properties.iter().flatten() {
                 let mark = if required.contains(&field) { "*" } else { "" };
                 let kind = self.kind(&format!("{name}.{field}"), property);
-                text += &format!("| `{field}`{mark} | {kind} | {} |\n", words(property));
+                text.extend([format!(
+                    "| `{field}`{mark} | {kind} | {} |\n",
+                    words(property)
+                )]);
             }
             // That a spec stays as it is, is said once, by the kind.
             let rules = schema.x_kubernetes_validations.iter().flatten();
@@ -78,7 +83,7 @@ impl<'a> Sections<'a> {
             for message in told
                 .filter(|m| !m.ends_with("cannot be changed after creation: create a new AgentRun"))
             {
-                text += &format!("\n- {message}");
+                text.extend([format!("\n- {message}")]);
             }
             text += "\n";
         }
@@ -133,8 +138,8 @@ fn words(schema: &JSONSchemaProps) -> String {
         .replace('|', "\\|")
         .replace('<', "&lt;");
     match (schema.minimum, schema.maximum) {
-        (Some(least), Some(most)) => text += &format!(" {least} to {most}."),
-        (Some(least), None) => text += &format!(" At least {least}."),
+        (Some(least), Some(most)) => text.extend([format!(" {least} to {most}.")]),
+        (Some(least), None) => text.extend([format!(" At least {least}.")]),
         _ => {}
     }
     text
