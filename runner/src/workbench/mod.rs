@@ -1,0 +1,44 @@
+//! The workbench: the only place where model-written code, tests and linters execute.
+//!
+//! A server (`workbench --socket …`, PID 1 of the toolchain's container) connects to the runner, which accepts exactly
+//! one connection per workbench before any command has run and then unlinks the socket. Over that connection the runner
+//! lays out files, runs commands and fetches files; nothing else is shared.
+//!
+//! # What is held back from a command, and what is not
+//!
+//! Held back by the filter of [`confine`]: every socket but `AF_UNIX`, `io_uring`, `ptrace`, reading another process's
+//! memory, pidfds, mounts, namespaces, BPF, keyrings, and every call that names the server's pid (signals, limits,
+//! scheduling). A command may signal itself and what it started. Held back by the server: descriptors other than the
+//! three standard streams, its environment, and life after the end of the command: when a command ends, everything in
+//! the container but the server is killed.
+//!
+//! Not held back: CPU, memory, processes and disk beyond the pod's own limits (a command that exceeds them ends the
+//! container, which is a typed loss of the connection); `AF_UNIX` sockets that other containers of the pod offer, by
+//! path in a shared volume or in the abstract namespace (the runner offers none once commands run); System V IPC of the
+//! pod; what a command leaves in writable places that were not named with `--scratch`; timing. Where the server is not PID 1 (a workbench started on a developer's machine) a
+//! command can also signal, and read the files of, whatever the developer can: there is no container around it.
+
+mod client;
+mod command;
+pub mod confine;
+mod connection;
+mod kernel;
+mod output;
+mod path;
+mod process;
+mod protocol;
+mod server;
+mod tree;
+mod wire;
+
+pub use client::{Listener, Workbench, WorkbenchError};
+pub use output::Captured;
+pub use path::{PathFault, check_path};
+pub use protocol::{
+    CommandRequest, CommandResult, Exit, FetchRequest, Fetched, LeftOut, LeftOutReason, Mode,
+    Usage, WorkFile,
+};
+pub use server::{ServerError, ServerOptions, serve};
+
+/// Where the server keeps the work tree unless told otherwise.
+pub const DEFAULT_ROOT: &str = "/workspace";
