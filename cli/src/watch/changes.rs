@@ -169,7 +169,7 @@ fn steps(old: &AgentRunStatus, new: &AgentRunStatus) -> Vec<Line> {
     for step in &new.steps {
         let before = old.steps.iter().find(|s| s.name == step.name);
         let at_work = matches!(step.phase, StepPhase::Running | StepPhase::Waiting);
-        for line in step_lines(before, step) {
+        for line in step_lines(before, step, &new.steps) {
             lines.push((at_work, line.at, line));
         }
     }
@@ -177,13 +177,13 @@ fn steps(old: &AgentRunStatus, new: &AgentRunStatus) -> Vec<Line> {
     lines.into_iter().map(|(_, _, line)| line).collect()
 }
 
-fn step_lines(old: Option<&StepStatus>, new: &StepStatus) -> Vec<Line> {
+fn step_lines(old: Option<&StepStatus>, new: &StepStatus, all: &[StepStatus]) -> Vec<Line> {
     let nothing = StepStatus::default();
     let old = old.unwrap_or(&nothing);
     let mut lines = Vec::new();
     if new.attempts > old.attempts {
-        lines.push(Line::new(new.started_at.as_ref(), started(new)));
-    } else if new.phase == StepPhase::Running && old.phase == StepPhase::Waiting {
+        lines.push(Line::new(new.started_at.as_ref(), started(new, all)));
+    } else if new.phase == StepPhase::Running && old.phase != StepPhase::Running {
         lines.push(Line::new(None, format!("step {} goes on", new.name)));
     }
     let time = |own: &Option<Time>| {
@@ -204,21 +204,37 @@ fn step_lines(old: Option<&StepStatus>, new: &StepStatus) -> Vec<Line> {
     lines
 }
 
-fn started(step: &StepStatus) -> String {
+fn started(step: &StepStatus, all: &[StepStatus]) -> String {
     let role = step
         .role
         .as_ref()
         .map(|r| format!(" ({r})"))
         .unwrap_or_default();
-    match (&step.previous_failure, step.attempts) {
-        (_, 0 | 1) => format!("step {} started{role}", step.name),
-        (None, n) => format!("step {} started again{role}, attempt {n}", step.name),
-        (Some(why), n) => format!(
-            "step {} started again{role}, attempt {n}, because: {}",
-            step.name,
-            text::one_line(why, MOST)
-        ),
+    if step.attempts < 2 {
+        return format!("step {} started{role}", step.name);
     }
+    let mut said = format!(
+        "step {} started again{role}, attempt {}",
+        step.name, step.attempts
+    );
+    if let Some((by, why)) = sent_back_by(step, all) {
+        let _ = write!(said, ", sent back by {by}: {}", text::one_line(why, MOST));
+    } else if let Some(why) = &step.previous_failure {
+        let _ = write!(said, ", because: {}", text::one_line(why, MOST));
+    }
+    said
+}
+
+/// The later step whose gate failed and that waits for this one again, with its reason.
+fn sent_back_by<'a>(step: &StepStatus, all: &'a [StepStatus]) -> Option<(&'a str, &'a str)> {
+    let failed = |s: &&StepStatus| {
+        s.name != step.name
+            && s.phase == StepPhase::Pending
+            && s.gates.iter().any(|g| g.verdict == Verdict::Failed)
+    };
+    let by = all.iter().find(failed)?;
+    let why = by.previous_failure.as_deref().or(by.message.as_deref())?;
+    Some((&by.name, why))
 }
 
 fn judged(step: &str, gate: &GateStatus) -> String {

@@ -108,11 +108,11 @@ fn a_backtrack_tells_the_failed_gate_before_the_new_attempt() {
     let old = json!({"phase": "Running", "round": 1, "steps": [code, test]});
     let again = with(
         step("code", "Running", 2),
-        &json!({"startedAt": "2026-01-01T00:00:09Z", "previousFailure": "gate unit-tests of step test: 1 of 20 tests failed"}),
+        &json!({"startedAt": "2026-01-01T00:00:09Z"}),
     );
     let failed = with(
         step("test", "Pending", 1),
-        &json!({"startedAt": "2026-01-01T00:00:05Z", "finishedAt": "2026-01-01T00:00:09Z",
+        &json!({"startedAt": "2026-01-01T00:00:05Z", "finishedAt": "2026-01-01T00:00:09Z", "previousFailure": "unit-tests: 1 of 20 failed",
                "gates": [{"name": "unit-tests", "kind": "command", "verdict": "Failed", "observed": "19 of 20 tests passed"}]}),
     );
     let new = json!({"phase": "Running", "round": 2, "steps": [again, failed]});
@@ -122,8 +122,18 @@ fn a_backtrack_tells_the_failed_gate_before_the_new_attempt() {
             "round 2",
             "gate test/unit-tests FAILED (command/unit-tests): observed 19 of 20 tests passed",
             "step test failed an attempt (4s)",
-            "step code started again (engineer), attempt 2, because: gate unit-tests of step test: 1 of 20 tests failed"
+            "step code started again (engineer), attempt 2, sent back by test: unit-tests: 1 of 20 failed"
         ]
+    );
+}
+
+#[test]
+fn a_retry_tells_why_the_attempt_before_failed() {
+    let old = json!({"phase": "Running", "steps": [step("code", "Running", 1)]});
+    let new = json!({"phase": "Running", "steps": [with(step("code", "Running", 2), &json!({"previousFailure": "lint: 2 findings"}))]});
+    assert_eq!(
+        texts(Some(old), new),
+        ["step code started again (engineer), attempt 2, because: lint: 2 findings"]
     );
 }
 
