@@ -1,0 +1,288 @@
+//! What must hold, and what happens where it does not.
+
+use super::{
+    Found,
+    names::{Scope, unknown_artifact},
+    sop::check_schema,
+    templates,
+    text::{file_mistake, list},
+    work::check_command,
+};
+use crate::sop_definition::{
+    Artifact, CommandGate, FailureAction, FailureRule, Gate, GateKind, Step,
+};
+use std::collections::BTreeSet;
+
+/// All gates of a step: of its actions, of its loops, its own.
+pub(super) fn of_step(step: &Step) -> impl Iterator<Item = &Gate> {
+    let of_actions = step.actions.iter().flat_map(|action| {
+        let of_loop = action.repeat.iter().flat_map(|repeat| {
+            repeat
+                .actions
+                .iter()
+                .flat_map(|action| &action.gates)
+                .chain(&repeat.gates)
+        });
+        of_loop.chain(&action.gates)
+    });
+    of_actions.chain(&step.gates)
+}
+
+pub(super) fn check<'a>(outer: &Scope<'a>, parent: &str, gate: &'a Gate, found: &mut Found) {
+    let path = format!("{parent}.gates[{}]", gate.name);
+    let reports: BTreeSet<&str> = outer
+        .step
+        .into_iter()
+        .flat_map(|(_, step)| of_step(step))
+        .filter_map(|gate| gate.command.as_ref())
+        .flat_map(|command| &command.reports)
+        .map(|report| report.name.as_str())
+        .collect();
+    let scope = Scope {
+        reports: Some(reports),
+        exit_code: gate.kind == GateKind::Command,
+        ..outer.clone()
+    };
+    if let Some(when) = &gate.when {
+        templates::expression(outer, &format!("{path}.when"), when, found);
+    }
+    check_kind(&path, gate, found);
+    if let Some(schema) = &gate.schema {
+        let artifact = one_file(
+            &scope,
+            &format!("{path}.schema.artifact"),
+            &schema.artifact,
+            found,
+        );
+        match &schema.schema {
+            Some(name) => check_schema(
+                scope.declared,
+                &format!("{path}.schema.schema"),
+                name,
+                found,
+            ),
+            None if artifact.is_some_and(|artifact| artifact.schema.is_none()) => found.add(
+                format!("{path}.schema.schema"),
+                format!(
+                    "is not set, and artifact `{}` has no schema of its own; name one",
+                    schema.artifact
+                ),
+            ),
+            None => {}
+        }
+    }
+    if let Some(sections) = &gate.sections {
+        one_file(
+            &scope,
+            &format!("{path}.sections.artifact"),
+            &sections.artifact,
+            found,
+        );
+        if sections
+            .headings
+            .iter()
+            .all(|heading| heading.trim().is_empty())
+        {
+            found.add(
+                format!("{path}.sections.headings"),
+                "is empty; name the headings that must be there",
+            );
+        }
+    }
+    if let Some(expression) = &gate.expression {
+        templates::expression(&scope, &format!("{path}.expression"), expression, found);
+    }
+    if let Some(command) = &gate.command {
+        check_gate_command(outer, &scope, &format!("{path}.command"), command, found);
+    }
+    let shown = gate
+        .review
+        .iter()
+        .flat_map(|review| review.artifacts.iter().map(|name| ("review", name)));
+    let shown = shown.chain(
+        gate.approval
+            .iter()
+            .flat_map(|a| a.artifacts.iter().map(|name| ("approval", name))),
+    );
+    for (kind, name) in shown {
+        found.add_some(
+            format!("{path}.{kind}.artifacts[{name}]"),
+            scope.mistake(&["artifacts", name]),
+        );
+    }
+    for name in gate
+        .compliance
+        .iter()
+        .flat_map(|compliance| &compliance.steps)
+    {
+        found.add_some(
+            format!("{path}.compliance.steps[{name}]"),
+            unknown_step(&scope, name),
+        );
+    }
+    check_rules(&scope, &path, &gate.on_failure, found);
+}
+
+/// A gate has the field of its kind, and no other.
+fn check_kind(path: &str, gate: &Gate, found: &mut Found) {
+    let fields = [
+        (GateKind::Schema, gate.schema.is_some(), true),
+        (GateKind::Sections, gate.sections.is_some(), true),
+        (GateKind::Expression, gate.expression.is_some(), true),
+        (GateKind::Command, gate.command.is_some(), true),
+        (GateKind::Review, gate.review.is_some(), true),
+        (GateKind::Approval, gate.approval.is_some(), false),
+        (GateKind::Compliance, gate.compliance.is_some(), false),
+    ];
+    for (kind, set, needed) in fields {
+        let name = kind.as_str();
+        if set && kind != gate.kind {
+            found.add(
+                format!("{path}.{name}"),
+                format!(
+                    "does not belong to a gate of kind {}; take it away, or change the kind",
+                    gate.kind.as_str()
+                ),
+            );
+        } else if !set && needed && kind == gate.kind {
+            found.add(
+                path,
+                format!("a gate of kind {name} needs the field {name}"),
+            );
+        }
+    }
+}
+
+/// An artifact of one file that the step may read.
+fn one_file<'a>(
+    scope: &Scope<'a>,
+    path: &str,
+    name: &str,
+    found: &mut Found,
+) -> Option<&'a Artifact> {
+    if let Some(message) = scope.mistake(&["artifacts", name]) {
+        found.add(path, message);
+        return None;
+    }
+    let Some(&(_, artifact)) = scope.declared.artifacts.get(name) else {
+        found.add(path, unknown_artifact(scope.declared, name));
+        return None;
+    };
+    if artifact.path.is_none() {
+        found.add(path, format!("artifact `{name}` is a set of files (glob); this gate judges an artifact with a path"));
+    }
+    Some(artifact)
+}
+
+fn check_gate_command<'a>(
+    outer: &Scope<'a>,
+    scope: &Scope<'a>,
+    path: &str,
+    command: &'a CommandGate,
+    found: &mut Found,
+) {
+    if command.run.is_empty() {
+        found.add(format!("{path}.run"), "is empty; name a program to run");
+    }
+    for (index, program) in command.run.iter().enumerate() {
+        check_command(outer, &format!("{path}.run[{index}]"), program, found);
+    }
+    if let Some((first, other)) = command.run.first().and_then(|first| {
+        command
+            .run
+            .iter()
+            .find(|program| program.image != first.image)
+            .map(|other| (&first.image, &other.image))
+    }) {
+        found.add(
+            format!("{path}.run"),
+            format!("uses the images \"{first}\" and \"{other}\"; the programs of one gate share one tree, so use one image"),
+        );
+    }
+    found.repeated(
+        &format!("{path}.reports"),
+        "report",
+        command.reports.iter().map(|r| r.name.as_str()),
+    );
+    for report in &command.reports {
+        found.add_some(
+            format!("{path}.reports[{}].path", report.name),
+            file_mistake(&report.path),
+        );
+    }
+    if let Some(pass) = &command.pass {
+        let own = Scope {
+            reports: Some(
+                command
+                    .reports
+                    .iter()
+                    .map(|report| report.name.as_str())
+                    .collect(),
+            ),
+            ..scope.clone()
+        };
+        templates::expression(&own, &format!("{path}.pass"), pass, found);
+    }
+}
+
+fn check_rules(scope: &Scope<'_>, path: &str, rules: &[FailureRule], found: &mut Found) {
+    let mut ends: Option<usize> = None;
+    for (index, rule) in rules.iter().enumerate() {
+        let path = format!("{path}.onFailure[{index}]");
+        if let Some(end) = ends {
+            found.add(path.as_str(), format!("is never reached: rule {end} before it always applies; put it first, or give rule {end} a when"));
+        }
+        if rule.when.is_none() && matches!(rule.action, FailureAction::Fail | FailureAction::Ask) {
+            ends = ends.or(Some(index));
+        }
+        if let Some(when) = &rule.when {
+            templates::expression(scope, &format!("{path}.when"), when, found);
+        }
+        match (&rule.to, rule.action) {
+            (Some(to), FailureAction::Backtrack) => {
+                found.add_some(format!("{path}.to"), target_mistake(scope, to));
+            }
+            (Some(_), _) => found.add(
+                format!("{path}.to"),
+                "belongs to the action Backtrack only; take it away",
+            ),
+            (None, FailureAction::Backtrack) => {
+                found.add(
+                    format!("{path}.to"),
+                    "is not set; name the step to go back to",
+                );
+            }
+            (None, _) => {}
+        }
+    }
+}
+
+/// A line can only go back to a step that it has surely passed.
+fn target_mistake(scope: &Scope<'_>, to: &str) -> Option<String> {
+    let (index, step) = scope.step?;
+    if step.name == to {
+        return Some(format!("`{to}` is the step itself; use the action Retry"));
+    }
+    if let Some(message) = unknown_step(scope, to) {
+        return Some(message);
+    }
+    let target = scope
+        .declared
+        .spec
+        .steps
+        .iter()
+        .position(|step| step.name == to)?;
+    (!scope.declared.ancestors[index].contains(&target)).then(|| {
+        format!("step `{to}` does not come before step `{}`; name one that it needs, or add {to} to its needs", step.name)
+    })
+}
+
+fn unknown_step(scope: &Scope<'_>, name: &str) -> Option<String> {
+    let steps = &scope.declared.spec.steps;
+    steps.iter().all(|step| step.name != name).then(|| {
+        format!(
+            "there is no step `{name}`; known are: {}",
+            list(steps.iter().map(|step| step.name.as_str()))
+        )
+    })
+}

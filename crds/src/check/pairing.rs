@@ -1,0 +1,296 @@
+//! What a run and its procedure need, against what the policy allows. What is not allowed is denied.
+
+use super::{
+    Finding, Found, gates,
+    text::{is_template, list},
+};
+use crate::{
+    AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
+    agent_run::Environment,
+    sop_definition::{Command, Gate, NetworkAccess, Step, Work},
+    tool_policy::Provider,
+};
+
+pub(super) fn check(
+    run: &AgentRunSpec,
+    sop: &SopDefinitionSpec,
+    policy: &ToolPolicySpec,
+) -> Vec<Finding> {
+    let mut found = Found::default();
+    environment(run, policy, &mut found);
+    if !policy.sops.is_empty()
+        && policy
+            .sops
+            .iter()
+            .all(|allowed| allowed.name != run.sop_ref.name)
+    {
+        found.add(
+            "run:spec.sopRef.name",
+            format!(
+                "the policy does not allow SOP \"{}\"; it allows: {}",
+                run.sop_ref.name,
+                list(policy.sops.iter().map(|sop| sop.name.as_str()))
+            ),
+        );
+    }
+    required_gates(sop, policy, &mut found);
+    models(run, sop, policy, &mut found);
+    for role in &sop.roles {
+        for tool in &role.tools {
+            if policy.tools.iter().all(|allowed| &allowed.name != tool) {
+                found.add(
+                    format!("sop:spec.roles[{}].tools[{tool}]", role.name),
+                    format!(
+                        "the policy does not allow tool \"{tool}\"; it allows: {}",
+                        list(policy.tools.iter().map(|t| t.name.as_str()))
+                    ),
+                );
+            }
+        }
+    }
+    for step in &sop.steps {
+        for (path, command) in commands(step) {
+            check_command(&format!("sop:{path}"), command, policy, &mut found);
+        }
+    }
+    found.sorted()
+}
+
+fn environment(run: &AgentRunSpec, policy: &ToolPolicySpec, found: &mut Found) {
+    let environment = run.environment.unwrap_or_default();
+    let dev_only = [Environment::Dev];
+    let allowed = if policy.environments.is_empty() {
+        &dev_only[..]
+    } else {
+        &policy.environments
+    };
+    if !allowed.contains(&environment) {
+        found.add(
+            "run:spec.environment",
+            format!(
+                "the policy does not allow runs in {}; it allows: {}",
+                environment.as_str(),
+                list(allowed.iter().map(|environment| environment.as_str()))
+            ),
+        );
+    }
+    for endpoint in &policy.llm {
+        if endpoint.provider == Provider::Replay && environment == Environment::Prod {
+            found.add(
+                format!("policy:spec.llm[{}].provider", endpoint.name),
+                "replayed answers are not allowed in prod; name a real provider, or run in dev or staging",
+            );
+        }
+    }
+}
+
+fn required_gates(sop: &SopDefinitionSpec, policy: &ToolPolicySpec, found: &mut Found) {
+    for required in &policy.required_gates {
+        let Some((kind, name)) = required.split_once('/') else {
+            continue;
+        };
+        let there = sop
+            .steps
+            .iter()
+            .flat_map(gates::of_step)
+            .any(|gate| gate.kind.as_str() == kind && (name == "*" || gate.name == name));
+        if !there {
+            found.add(
+                format!("policy:spec.requiredGates[{required}]"),
+                format!(
+                    "the procedure has no gate {required}; add it, or choose another procedure"
+                ),
+            );
+        }
+    }
+}
+
+fn models(run: &AgentRunSpec, sop: &SopDefinitionSpec, policy: &ToolPolicySpec, found: &mut Found) {
+    let known: Vec<&str> = policy
+        .llm
+        .iter()
+        .flat_map(|endpoint| &endpoint.models)
+        .flat_map(|model| std::iter::once(&model.name).chain(&model.aliases))
+        .map(String::as_str)
+        .collect();
+    let asks = sop
+        .steps
+        .iter()
+        .flat_map(|step| &step.actions)
+        .any(|action| {
+            let in_loop = action.repeat.iter().flat_map(|repeat| &repeat.actions);
+            std::iter::once(&action.work)
+                .chain(in_loop.map(|action| &action.work))
+                .any(|work| work.prompt.is_some())
+        });
+    if known.is_empty() {
+        if asks {
+            found.add(
+                "policy:spec.llm",
+                "is empty, and the procedure asks models; name an endpoint and its models",
+            );
+        }
+        return;
+    }
+    let unknown = |model: &str| {
+        (!known.contains(&model)).then(|| {
+            format!(
+                "the policy has no model or alias \"{model}\"; it has: {}",
+                list(known.iter().copied())
+            )
+        })
+    };
+    if let Some(model) = &run.model {
+        found.add_some("run:spec.model", unknown(model));
+    }
+    for role in &sop.roles {
+        if let Some(model) = &role.model {
+            found.add_some(
+                format!("sop:spec.roles[{}].model", role.name),
+                unknown(model),
+            );
+        }
+    }
+    for endpoint in &policy.llm {
+        for model in &endpoint.models {
+            let path = format!("policy:spec.llm[{}].models[{}]", endpoint.name, model.name);
+            for (field, price) in [
+                ("inputPerMillion", model.input_per_million),
+                ("outputPerMillion", model.output_per_million),
+            ] {
+                if price.is_none() {
+                    found.add(
+                        format!("{path}.{field}"),
+                        "is not set, and the run's money is bounded; write the price in US dollars, \"0\" for a local model",
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// All programs that a step may run, with their paths.
+fn commands(step: &Step) -> Vec<(String, &Command)> {
+    let path = format!("spec.steps[{}]", step.name);
+    let mut commands = Vec::new();
+    for action in &step.actions {
+        let path = format!("{path}.actions[{}]", action.name);
+        push_work(&mut commands, &path, &action.work);
+        push_gates(&mut commands, &path, &action.gates);
+        if let Some(repeat) = &action.repeat {
+            let path = format!("{path}.loop");
+            for action in &repeat.actions {
+                let path = format!("{path}.actions[{}]", action.name);
+                push_work(&mut commands, &path, &action.work);
+                push_gates(&mut commands, &path, &action.gates);
+            }
+            push_gates(&mut commands, &path, &repeat.gates);
+        }
+    }
+    push_gates(&mut commands, &path, &step.gates);
+    commands
+}
+
+fn push_work<'a>(commands: &mut Vec<(String, &'a Command)>, path: &str, work: &'a Work) {
+    if let Some(command) = &work.command {
+        commands.push((format!("{path}.command"), command));
+    }
+}
+
+fn push_gates<'a>(commands: &mut Vec<(String, &'a Command)>, path: &str, gates: &'a [Gate]) {
+    for gate in gates {
+        for (index, command) in gate
+            .command
+            .iter()
+            .flat_map(|command| &command.run)
+            .enumerate()
+        {
+            commands.push((
+                format!("{path}.gates[{}].command.run[{index}]", gate.name),
+                command,
+            ));
+        }
+    }
+}
+
+fn check_command(path: &str, command: &Command, policy: &ToolPolicySpec, found: &mut Found) {
+    if !policy
+        .images
+        .iter()
+        .any(|pattern| image_matches(pattern, &command.image))
+    {
+        found.add(
+            format!("{path}.image"),
+            format!(
+                "the policy does not allow image \"{}\"; it allows: {}",
+                command.image,
+                list(policy.images.iter().map(String::as_str))
+            ),
+        );
+    }
+    let asked = command.network.unwrap_or_default();
+    let matching: Vec<_> = policy
+        .commands
+        .iter()
+        .filter(|allowed| starts_with(&command.argv, &allowed.argv))
+        .collect();
+    if matching.is_empty() {
+        let allowed: Vec<String> = policy
+            .commands
+            .iter()
+            .map(|allowed| allowed.argv.join(" "))
+            .collect();
+        found.add(
+            format!("{path}.argv"),
+            format!(
+                "the policy does not allow \"{}\"; it allows what begins with: {}",
+                command.argv.join(" "),
+                list(allowed.iter().map(String::as_str))
+            ),
+        );
+    } else if matching
+        .iter()
+        .all(|allowed| reach(allowed.network.unwrap_or_default()) < reach(asked))
+    {
+        found.add(
+            format!("{path}.network"),
+            format!("the policy does not allow \"{}\" the network access it asks for; lower it, or raise it in the policy", command.argv.join(" ")),
+        );
+    }
+}
+
+/// Words that a template fills in could be anything, so they never match.
+fn starts_with(argv: &[String], allowed: &[String]) -> bool {
+    !allowed.is_empty()
+        && allowed.len() <= argv.len()
+        && allowed
+            .iter()
+            .zip(argv)
+            .all(|(allowed, word)| allowed == word && !is_template(word))
+}
+
+const fn reach(network: NetworkAccess) -> u8 {
+    match network {
+        NetworkAccess::None => 0,
+        NetworkAccess::Loopback => 1,
+        NetworkAccess::Egress => 2,
+    }
+}
+
+/// Whether an image matches a pattern in which `*` stands for any characters but `/`.
+pub(super) fn image_matches(pattern: &str, image: &str) -> bool {
+    let Some((head, rest)) = pattern.split_once('*') else {
+        return pattern == image;
+    };
+    let Some(image) = image.strip_prefix(head) else {
+        return false;
+    };
+    let end = image.find('/').unwrap_or(image.len());
+    // Every length that the star may take; the rest of the pattern decides.
+    image
+        .char_indices()
+        .map(|(at, _)| at)
+        .chain(std::iter::once(image.len()))
+        .take_while(|&at| at <= end)
+        .any(|at| image_matches(rest, &image[at..]))
+}

@@ -1,0 +1,256 @@
+//! A policy by itself.
+
+use super::{
+    Finding, Found,
+    text::{is_template, list},
+};
+use crate::{
+    ToolPolicySpec,
+    sop_definition::GateKind,
+    tool_policy::{Endpoint, Model, Provider, Tool},
+};
+use regex::Regex;
+
+const CAPABILITIES: [&str; 4] = ["jsonSchema", "reasoning", "streaming", "tools"];
+const GATE_KINDS: [GateKind; 7] = [
+    GateKind::Schema,
+    GateKind::Sections,
+    GateKind::Expression,
+    GateKind::Command,
+    GateKind::Review,
+    GateKind::Approval,
+    GateKind::Compliance,
+];
+
+pub(super) fn check(spec: &ToolPolicySpec) -> Vec<Finding> {
+    let mut found = Found::default();
+    found.repeated(
+        "spec.llm",
+        "endpoint",
+        spec.llm.iter().map(|endpoint| endpoint.name.as_str()),
+    );
+    for endpoint in &spec.llm {
+        check_endpoint(endpoint, &mut found);
+    }
+    found.repeated(
+        "spec.tools",
+        "tool",
+        spec.tools.iter().map(|tool| tool.name.as_str()),
+    );
+    for tool in &spec.tools {
+        check_tool(tool, &mut found);
+    }
+    found.repeated(
+        "spec.sops",
+        "SOP",
+        spec.sops.iter().map(|sop| sop.name.as_str()),
+    );
+    for gate in &spec.required_gates {
+        found.add_some(
+            format!("spec.requiredGates[{gate}]"),
+            required_gate_mistake(gate),
+        );
+    }
+    for (index, command) in spec.commands.iter().enumerate() {
+        let path = format!("spec.commands[{index}].argv");
+        if command
+            .argv
+            .first()
+            .is_none_or(|program| program.trim().is_empty())
+        {
+            found.add(path, "names no program; write the first words of the argument list, for example [pytest]");
+        } else if let Some(word) = command.argv.iter().find(|word| is_template(word)) {
+            found.add(path, format!("\"{word}\" is a template, but words are compared as they stand; write the word itself"));
+        }
+    }
+    for image in &spec.images {
+        if image.trim().is_empty() || image.contains(char::is_whitespace) {
+            found.add(format!("spec.images[{image}]"), format!("\"{image}\" is no name of an image; write for example registry.example/team/python:*"));
+        }
+    }
+    for (index, host) in spec.egress.iter().enumerate() {
+        if host.host.is_some() == host.cidr.is_some() {
+            found.add(
+                format!("spec.egress[{index}]"),
+                "needs exactly one of host and cidr",
+            );
+        }
+    }
+    for pattern in spec
+        .redaction
+        .iter()
+        .flat_map(|redaction| &redaction.patterns)
+    {
+        if let Err(error) = Regex::new(&pattern.regex) {
+            let reason = error.to_string();
+            let reason = reason
+                .lines()
+                .last()
+                .unwrap_or_default()
+                .trim_start_matches("error: ");
+            found.add(
+                format!("spec.redaction.patterns[{}].regex", pattern.name),
+                format!("\"{}\" does not compile: {reason}", pattern.regex),
+            );
+        }
+    }
+    if let Some(pod) = &spec.pod {
+        for (field, names) in [
+            ("labels", pod.labels.keys()),
+            ("annotations", pod.annotations.keys()),
+        ] {
+            for name in names.filter(|name| {
+                name.split('/')
+                    .next()
+                    .is_some_and(|p| p.ends_with(crate::GROUP))
+                    && name.contains('/')
+            }) {
+                found.add(
+                    format!("spec.pod.{field}[{name}]"),
+                    format!("\"{name}\" is the operator's own; choose another prefix"),
+                );
+            }
+        }
+    }
+    found.sorted()
+}
+
+fn check_endpoint(endpoint: &Endpoint, found: &mut Found) {
+    let path = format!("spec.llm[{}]", endpoint.name);
+    match (endpoint.provider, &endpoint.replay) {
+        (Provider::Replay, None) => {
+            found.add(
+                path.as_str(),
+                "an endpoint of provider replay needs the field replay, which names the cassette",
+            );
+        }
+        (Provider::Replay, Some(_)) | (_, None) => {}
+        (_, Some(_)) => found.add(
+            format!("{path}.replay"),
+            "belongs to endpoints of provider replay; take it away, or change the provider",
+        ),
+    }
+    if let Some(url) = &endpoint.base_url {
+        found.add_some(format!("{path}.baseUrl"), url_mistake(url));
+    }
+    if endpoint.provider == Provider::Azure && endpoint.base_url.is_none() {
+        found.add(
+            format!("{path}.baseUrl"),
+            "is not set; an endpoint of provider azure needs the address of its resource",
+        );
+    }
+    let public = endpoint.base_url.is_none()
+        && matches!(endpoint.provider, Provider::Openai | Provider::Groq);
+    if endpoint.secret_ref.is_none() && (public || endpoint.provider == Provider::Azure) {
+        found.add(
+            format!("{path}.secretRef"),
+            format!("is not set, and provider {} asks for a key; name a Secret and its key, or set baseUrl to a server that needs none", endpoint.provider.as_str()),
+        );
+    }
+    if endpoint.models.is_empty() {
+        found.add(
+            format!("{path}.models"),
+            "is empty; name the models that runs may use",
+        );
+    }
+    let names = endpoint.models.iter().flat_map(|model| {
+        std::iter::once(model.name.as_str()).chain(model.aliases.iter().map(String::as_str))
+    });
+    found.repeated(&format!("{path}.models"), "model or alias", names);
+    for model in &endpoint.models {
+        check_model(&format!("{path}.models[{}]", model.name), model, found);
+    }
+}
+
+fn check_model(path: &str, model: &Model, found: &mut Found) {
+    for capability in &model.capabilities {
+        if !CAPABILITIES.contains(&capability.as_str()) {
+            found.add(
+                format!("{path}.capabilities[{capability}]"),
+                format!(
+                    "\"{capability}\" is unknown; known are: {}",
+                    list(CAPABILITIES)
+                ),
+            );
+        }
+    }
+    let window = model
+        .context_window
+        .unwrap_or(super::defaults::CONTEXT_WINDOW);
+    let answer = model
+        .max_output_tokens
+        .unwrap_or(super::defaults::MAX_OUTPUT_TOKENS);
+    if answer >= window {
+        found.add(
+            format!("{path}.maxOutputTokens"),
+            format!("{answer} tokens of answer leave no room for a question in a context window of {window}; lower it, or set contextWindow"),
+        );
+    }
+}
+
+/// The address is part of plan and status: nothing secret may be in it.
+fn url_mistake(url: &str) -> Option<String> {
+    let rest = url
+        .strip_prefix("https://")
+        .or_else(|| url.strip_prefix("http://"));
+    let Some(rest) = rest else {
+        return Some(format!(
+            "\"{url}\" is no address; begin it with https:// or http://"
+        ));
+    };
+    let host = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if host.contains('@') {
+        return Some(String::from(
+            "has a user or key before the host; put the key into a Secret and name it in secretRef",
+        ));
+    }
+    if host.is_empty() || host.contains(char::is_whitespace) {
+        return Some(format!(
+            "\"{url}\" has no host; write for example https://api.example.com/v1"
+        ));
+    }
+    rest.contains(['?', '#']).then(|| {
+        String::from("has a query or fragment; write the address only, keys belong into a Secret")
+    })
+}
+
+fn check_tool(tool: &Tool, found: &mut Found) {
+    let path = format!("spec.tools[{}]", tool.name);
+    let kinds = usize::from(tool.builtin.is_some())
+        + usize::from(tool.command.is_some())
+        + usize::from(tool.mcp.is_some());
+    if kinds != 1 {
+        found.add(
+            path.as_str(),
+            format!("has {kinds} of builtin, command and mcp; it needs exactly one"),
+        );
+    }
+    if let Some(schema) = tool
+        .command
+        .as_ref()
+        .and_then(|command| command.schema.as_ref())
+        && let Err(error) = jsonschema::validator_for(schema)
+    {
+        found.add(
+            format!("{path}.command.schema"),
+            format!(
+                "is not a JSON Schema: {error} (at \"{}\")",
+                error.instance_path()
+            ),
+        );
+    }
+    if let Some(url) = tool.mcp.as_ref().and_then(|mcp| mcp.url.as_ref()) {
+        found.add_some(format!("{path}.mcp.url"), url_mistake(url));
+    }
+}
+
+fn required_gate_mistake(gate: &str) -> Option<String> {
+    let kinds = list(GATE_KINDS.map(GateKind::as_str));
+    match gate.split_once('/') {
+        None | Some((_, "")) => Some(format!("\"{gate}\" is not of the form kind/name or kind/*")),
+        Some((kind, _)) if GATE_KINDS.iter().all(|known| known.as_str() != kind) => {
+            Some(format!("\"{kind}\" is no kind of gate; known are: {kinds}"))
+        }
+        Some(_) => None,
+    }
+}

@@ -1,0 +1,266 @@
+//! Fields that exist, and whose behaviour does not yet: refused when they are set, never ignored.
+
+use super::{Finding, Found};
+use crate::{
+    AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
+    agent_run::PromptSchema,
+    sop_definition::{
+        AfterFailure, Command, FailureAction, Gate, GateKind, NetworkAccess, OnStuck, ReactMode,
+        ReportFormat, Step, Work, Workspace,
+    },
+    tool_policy::{OnExhausted, Provider, ReplayMode},
+};
+
+pub(super) fn check(
+    run: &AgentRunSpec,
+    sop: &SopDefinitionSpec,
+    policy: &ToolPolicySpec,
+) -> Vec<Finding> {
+    let mut not_yet = NotYet {
+        found: Found::default(),
+        object: "run",
+    };
+    not_yet.run(run);
+    not_yet.object = "sop";
+    not_yet.sop(sop);
+    not_yet.object = "policy";
+    not_yet.policy(policy);
+    not_yet.found.sorted()
+}
+
+struct NotYet {
+    found: Found,
+    object: &'static str,
+}
+
+impl NotYet {
+    /// `what` names the value where the field has values that are supported.
+    fn refuse(&mut self, set: bool, path: impl AsRef<str>, what: &str) {
+        if set {
+            let what = if what.is_empty() {
+                String::new()
+            } else {
+                format!("{what} ")
+            };
+            self.found.add(
+                format!("{}:{}", self.object, path.as_ref()),
+                format!("{what}is not supported yet; take it away"),
+            );
+        }
+    }
+
+    fn run(&mut self, run: &AgentRunSpec) {
+        self.refuse(
+            run.long_term_memory == Some(true),
+            "spec.longTermMemory",
+            "true",
+        );
+        for feature in run.features.keys() {
+            self.refuse(true, format!("spec.features[{feature}]"), "");
+        }
+        self.refuse(run.incremental == Some(true), "spec.incremental", "true");
+        let summaries = run.max_auto_summarize_code.filter(|most| *most != 0);
+        self.refuse(
+            summaries.is_some(),
+            "spec.maxAutoSummarizeCode",
+            &summaries.map(|most| most.to_string()).unwrap_or_default(),
+        );
+        self.refuse(run.reqa_file.is_some(), "spec.reqaFile", "");
+        let project = run.project.clone().unwrap_or_default();
+        self.refuse(project.source.is_some(), "spec.project.source", "");
+        self.refuse(project.deliver.is_some(), "spec.project.deliver", "");
+        self.refuse(run.recover_from.is_some(), "spec.recoverFrom", "");
+        self.refuse(!run.decisions.is_empty(), "spec.decisions", "");
+        let queue = run
+            .runner
+            .as_ref()
+            .and_then(|runner| runner.queue_name.as_ref());
+        self.refuse(queue.is_some(), "spec.runner.queueName", "");
+        self.refuse(
+            run.prompt_schema == Some(PromptSchema::Markdown),
+            "spec.promptSchema",
+            "markdown",
+        );
+    }
+
+    fn sop(&mut self, sop: &SopDefinitionSpec) {
+        for role in &sop.roles {
+            let path = format!("spec.roles[{}]", role.name);
+            self.refuse(
+                role.react_mode == Some(ReactMode::Free),
+                format!("{path}.reactMode"),
+                "Free",
+            );
+            self.refuse(role.memory.is_some(), format!("{path}.memory"), "");
+            self.refuse(!role.tools.is_empty(), format!("{path}.tools"), "");
+            self.refuse(role.max_turns.is_some(), format!("{path}.maxTurns"), "");
+        }
+        for step in &sop.steps {
+            self.step(step);
+        }
+    }
+
+    fn step(&mut self, step: &Step) {
+        let path = format!("spec.steps[{}]", step.name);
+        match step.on_stuck {
+            Some(OnStuck::Restart) => self.refuse(true, format!("{path}.onStuck"), "Restart"),
+            Some(OnStuck::Cancel) => self.refuse(true, format!("{path}.onStuck"), "Cancel"),
+            Some(OnStuck::Alert) | None => {}
+        }
+        for action in &step.actions {
+            let path = format!("{path}.actions[{}]", action.name);
+            self.work(&path, &action.work);
+            self.gates(&path, &action.gates);
+            let Some(repeat) = &action.repeat else {
+                continue;
+            };
+            let path = format!("{path}.loop");
+            self.refuse(repeat.until.is_some(), format!("{path}.until"), "");
+            self.refuse(repeat.max.is_some(), format!("{path}.max"), "");
+            let parallel = repeat.parallel.filter(|items| *items > 1);
+            self.refuse(
+                parallel.is_some(),
+                format!("{path}.parallel"),
+                &parallel.map(|items| items.to_string()).unwrap_or_default(),
+            );
+            for action in &repeat.actions {
+                let path = format!("{path}.actions[{}]", action.name);
+                self.work(&path, &action.work);
+                self.gates(&path, &action.gates);
+            }
+            self.gates(&path, &repeat.gates);
+        }
+        self.gates(&path, &step.gates);
+    }
+
+    fn work(&mut self, path: &str, work: &Work) {
+        self.refuse(work.tool.is_some(), format!("{path}.tool"), "");
+        if let Some(command) = &work.command {
+            self.command(&format!("{path}.command"), command);
+        }
+    }
+
+    fn command(&mut self, path: &str, command: &Command) {
+        match command.network {
+            Some(NetworkAccess::Loopback) => {
+                self.refuse(true, format!("{path}.network"), "loopback")
+            }
+            Some(NetworkAccess::Egress) => self.refuse(true, format!("{path}.network"), "egress"),
+            Some(NetworkAccess::None) | None => {}
+        }
+    }
+
+    fn gates(&mut self, path: &str, gates: &[Gate]) {
+        for gate in gates {
+            let path = format!("{path}.gates[{}]", gate.name);
+            let waits = matches!(
+                gate.kind,
+                GateKind::Review | GateKind::Approval | GateKind::Compliance
+            );
+            self.refuse(waits, format!("{path}.kind"), gate.kind.as_str());
+            self.refuse(
+                gate.exhausted == Some(AfterFailure::Ask),
+                format!("{path}.exhausted"),
+                "Ask",
+            );
+            for (index, rule) in gate.on_failure.iter().enumerate() {
+                let path = format!("{path}.onFailure[{index}]");
+                self.refuse(
+                    rule.action == FailureAction::Ask,
+                    format!("{path}.action"),
+                    "Ask",
+                );
+                self.refuse(
+                    rule.workspace == Some(Workspace::Restore),
+                    format!("{path}.workspace"),
+                    "restore",
+                );
+            }
+            let Some(command) = &gate.command else {
+                continue;
+            };
+            for (index, program) in command.run.iter().enumerate() {
+                self.command(&format!("{path}.command.run[{index}]"), program);
+            }
+            for report in &command.reports {
+                let path = format!("{path}.command.reports[{}].format", report.name);
+                match report.format {
+                    ReportFormat::Lcov => self.refuse(true, path, "lcov"),
+                    ReportFormat::Sarif => self.refuse(true, path, "sarif"),
+                    ReportFormat::Junit | ReportFormat::Cobertura => {}
+                }
+            }
+        }
+    }
+
+    fn policy(&mut self, policy: &ToolPolicySpec) {
+        for endpoint in &policy.llm {
+            let path = format!("spec.llm[{}]", endpoint.name);
+            let later = matches!(
+                endpoint.provider,
+                Provider::Azure | Provider::Ollama | Provider::Groq
+            );
+            self.refuse(
+                later,
+                format!("{path}.provider"),
+                endpoint.provider.as_str(),
+            );
+            self.refuse(
+                endpoint.rate_limit.is_some(),
+                format!("{path}.rateLimit"),
+                "",
+            );
+            match endpoint.replay.as_ref().and_then(|replay| replay.mode) {
+                Some(ReplayMode::GatesOnly) => {
+                    self.refuse(true, format!("{path}.replay.mode"), "gatesOnly")
+                }
+                Some(ReplayMode::RecordFromDifference) => {
+                    self.refuse(true, format!("{path}.replay.mode"), "recordFromDifference");
+                }
+                Some(ReplayMode::Strict) | None => {}
+            }
+        }
+        self.refuse(!policy.tools.is_empty(), "spec.tools", "");
+        self.refuse(!policy.packages.is_empty(), "spec.packages", "");
+        self.refuse(!policy.git.is_empty(), "spec.git", "");
+        self.refuse(policy.deliver.is_some(), "spec.deliver", "");
+        self.refuse(!policy.egress.is_empty(), "spec.egress", "");
+        let observed = policy
+            .observability
+            .as_ref()
+            .and_then(|observability| observability.required);
+        self.refuse(
+            observed == Some(true),
+            "spec.observability.required",
+            "true",
+        );
+        let exhausted = policy
+            .budgets
+            .as_ref()
+            .and_then(|budgets| budgets.on_exhausted);
+        self.refuse(
+            exhausted == Some(OnExhausted::Pause),
+            "spec.budgets.onExhausted",
+            "Pause",
+        );
+        let runs = policy
+            .concurrency
+            .as_ref()
+            .and_then(|concurrency| concurrency.runs);
+        self.refuse(runs.is_some(), "spec.concurrency.runs", "");
+        self.refuse(policy.approvals.is_some(), "spec.approvals", "");
+        self.refuse(policy.redaction.is_some(), "spec.redaction", "");
+        self.refuse(policy.retention.is_some(), "spec.retention", "");
+        for (index, command) in policy.commands.iter().enumerate() {
+            match command.network {
+                Some(NetworkAccess::Loopback) => {
+                    self.refuse(true, format!("spec.commands[{index}].network"), "loopback")
+                }
+                Some(NetworkAccess::Egress) => {
+                    self.refuse(true, format!("spec.commands[{index}].network"), "egress")
+                }
+                Some(NetworkAccess::None) | None => {}
+            }
+        }
+    }
+}
