@@ -68,11 +68,15 @@ pub(crate) fn ending(status: &AgentRunStatus) -> Option<String> {
     };
     let attempts: u32 = status.steps.iter().map(|s| s.attempts).sum();
     // Writing to a String cannot fail, here and below.
-    let mut said = format!(
-        "{phase}{took}: {} steps, {}, {}",
-        status.progress.as_deref().unwrap_or("no"),
+    let mut said = format!("{phase}{took}: ");
+    if let Some(progress) = &status.progress {
+        let _ = write!(said, "{progress} steps, ");
+    }
+    let _ = write!(
+        said,
+        "{}, {}",
         text::count(attempts as usize, "attempt"),
-        text::usage(&status.usage.clone().unwrap_or_default()),
+        text::usage(&status.usage.clone().unwrap_or_default())
     );
     if let Some(failure) = &status.failure {
         let step = failure
@@ -80,12 +84,17 @@ pub(crate) fn ending(status: &AgentRunStatus) -> Option<String> {
             .as_ref()
             .map(|s| format!(" in step {s}"))
             .unwrap_or_default();
-        let _ = write!(
-            said,
-            "\n{}{step}: {}",
-            failure.reason,
-            text::one_line(&failure.message, 4 * MOST)
-        );
+        let _ = write!(said, "\n{}{step}:", failure.reason);
+        // Findings stand one on a line.
+        let lines: Vec<&str> = failure
+            .message
+            .lines()
+            .filter(|l| !l.trim().is_empty())
+            .collect();
+        let between = if lines.len() > 1 { "\n  " } else { " " };
+        for line in lines {
+            let _ = write!(said, "{between}{}", text::one_line(line, MOST));
+        }
     }
     Some(said)
 }

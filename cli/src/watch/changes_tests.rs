@@ -170,7 +170,7 @@ fn the_last_words_give_reason_step_and_message() {
     assert_eq!(
         ending(&failed).unwrap(),
         "Failed after 2m00s: 3/5 steps, 4 attempts, 9 requests (1 failed), 1,000 tokens in, 200 out, $0.0160\n\
-         GateFailed in step test: unit-tests: 1 of 20 failed and no round left"
+         GateFailed in step test:\n  unit-tests: 1 of 20 failed\n  and no round left"
     );
     assert_eq!(ending(&status(json!({"phase": "Waiting"}))), None);
 }
