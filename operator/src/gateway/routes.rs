@@ -1,7 +1,7 @@
 //! What the gateway answers.
 
 use super::{
-    Authenticator, BatchContext, Binding, Identity, Inbox, LaunchBinding, Observer, RunRef,
+    Authenticator, BatchContext, Binding, Identity, Inbox, LaunchBinding, Observer, RunLog, RunRef,
     answer::{Failure, json},
     sequence::{NotTaken, Sender, Take, take},
 };
@@ -97,6 +97,15 @@ impl Runner {
             return Ok(self);
         }
         Err(NotTaken::LaunchSuperseded(self.binding.launch).into())
+    }
+
+    fn context(&self) -> BatchContext {
+        BatchContext {
+            namespace: self.run.namespace.clone(),
+            environment: self.binding.environment,
+            sop: self.binding.sop.clone(),
+            policy: self.binding.policy.clone(),
+        }
     }
 
     fn at(self, launch: &str) -> Result<Self, Failure> {
@@ -203,7 +212,7 @@ async fn report(
 }
 
 impl Gateway {
-    /// Books, stores and shows a batch. Each of it can be repeated.
+    /// Books, stores and shows a batch. All of it can be repeated.
     async fn take_batch(
         &self,
         runner: Runner,
@@ -211,87 +220,87 @@ impl Gateway {
         bytes: Bytes,
     ) -> Result<ReportReply, Failure> {
         let now = Timestamp::now();
-        let Runner {
-            run,
-            pod_uid,
-            binding,
-        } = runner;
-        let launch = binding.launch;
-        let turn = self.inbox.turn(&binding.run_uid).await;
+        let (launch, pod) = (runner.binding.launch, runner.pod_uid.as_str());
+        let turn = self.inbox.turn(&runner.binding.run_uid).await;
         let log = turn.load().await?;
         let sender = Sender {
-            current: binding.current,
-            acknowledged: log.acknowledged(launch, &pod_uid),
-            ended: log.ended(launch, &pod_uid),
+            current: runner.binding.current,
+            acknowledged: log.acknowledged(launch, pod),
+            ended: log.ended(launch, pod),
         };
         let taken = take(&batch, launch, sender);
         if !matches!(taken, Err(NotTaken::UnsupportedVersion(_))) {
             // Before anything else, and whether or not the batch is taken: money that was spent was spent.
-            let origin = Origin {
-                run_uid: binding.run_uid.clone(),
-                launch,
-                pod_uid: pod_uid.clone(),
-            };
-            let before = used_before_today(&log.batches, &origin, now);
-            self.ledger
-                .book(
-                    &run.namespace,
-                    &binding.policy,
-                    &origin,
-                    &batch.usage,
-                    before,
-                    now,
-                )
-                .await?;
-            turn.seen(launch, &pod_uid, &batch.usage, now);
+            self.book(&runner, &batch, &log, now).await?;
+            turn.seen(launch, pod, &batch.usage, now);
         }
-        let mut acknowledged = sender.acknowledged;
-        let key = BatchKey {
-            run_uid: binding.run_uid.clone(),
-            launch,
-            pod_uid: pod_uid.clone(),
-            sequence: batch.sequence,
-        };
-        match taken? {
-            Take::Alive => {}
+        let orders = runner.binding.orders;
+        let acknowledged = match taken? {
+            Take::Alive => sender.acknowledged,
             Take::Compare => {
-                if self.store.put_batch(&key, bytes).await? == Put::Conflict {
-                    return Err(NotTaken::SequenceConflict(batch.sequence).into());
-                }
+                self.put(&runner, &batch, bytes).await?;
+                sender.acknowledged
             }
             Take::Store => {
-                let meta = RunMeta {
-                    namespace: run.namespace.clone(),
-                    name: run.name.clone(),
-                    uid: binding.run_uid.clone(),
-                };
-                if batch.sequence == 1 {
-                    self.store.put_meta(&meta).await?;
-                }
-                if self.store.put_batch(&key, bytes).await? == Put::Conflict {
-                    return Err(NotTaken::SequenceConflict(batch.sequence).into());
-                }
-                acknowledged = batch.sequence;
-                let context = BatchContext {
-                    namespace: run.namespace.clone(),
-                    environment: binding.environment,
-                    sop: binding.sop.clone(),
-                    policy: binding.policy.clone(),
-                };
-                self.observer.on_batch(&context, &batch);
+                self.put(&runner, &batch, bytes).await?;
+                self.observer.on_batch(&runner.context(), &batch);
+                let sequence = batch.sequence;
                 let stored = StoredBatch {
                     launch,
-                    pod_uid,
+                    pod_uid: runner.pod_uid,
                     received_at: now,
                     batch,
                 };
-                turn.stored(run, stored);
+                turn.stored(runner.run, stored);
+                sequence
             }
-        }
+        };
         Ok(ReportReply {
             acknowledged,
-            orders: binding.orders,
+            orders,
         })
+    }
+
+    async fn book(
+        &self,
+        runner: &Runner,
+        batch: &ReportBatch,
+        log: &RunLog,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let origin = Origin {
+            run_uid: runner.binding.run_uid.clone(),
+            launch: runner.binding.launch,
+            pod_uid: runner.pod_uid.clone(),
+        };
+        let before = used_before_today(&log.batches, &origin, now);
+        let (namespace, policy) = (&runner.run.namespace, &runner.binding.policy);
+        let booked = self
+            .ledger
+            .book(namespace, policy, &origin, &batch.usage, before, now);
+        Ok(booked.await?)
+    }
+
+    async fn put(&self, runner: &Runner, batch: &ReportBatch, bytes: Bytes) -> Result<(), Failure> {
+        let run_uid = runner.binding.run_uid.clone();
+        if batch.sequence == 1 {
+            let meta = RunMeta {
+                namespace: runner.run.namespace.clone(),
+                name: runner.run.name.clone(),
+                uid: run_uid.clone(),
+            };
+            self.store.put_meta(&meta).await?;
+        }
+        let key = BatchKey {
+            run_uid,
+            launch: runner.binding.launch,
+            pod_uid: runner.pod_uid.clone(),
+            sequence: batch.sequence,
+        };
+        match self.store.put_batch(&key, bytes).await? {
+            Put::Stored | Put::Already => Ok(()),
+            Put::Conflict => Err(NotTaken::SequenceConflict(batch.sequence).into()),
+        }
     }
 }
 

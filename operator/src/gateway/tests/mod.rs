@@ -1,0 +1,5 @@
+//! Claims about the gateway.
+
+mod calls;
+mod decisions;
+mod listener;
