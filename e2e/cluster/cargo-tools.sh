@@ -7,6 +7,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 build() {
   local tool=$1 dir tmp
   dir=$(tool_dir "${tool%@*}")
+  rm -rf "$CACHE/tools/.build-$name".* # of an interrupted run; the lock is ours
   tmp=$(mktemp -d "$CACHE/tools/.build-${tool%@*}.XXXXXX")
   # shellcheck disable=SC2064 # the folder of now; the caller is a subshell
   trap "rm -rf '$tmp'" EXIT

@@ -19,6 +19,7 @@ packages() {
 build() {
   local name=$1 dir tmp flags='-s -w' package out
   dir=$(tool_dir "$name")
+  rm -rf "$CACHE/tools/.build-$name".* # of an interrupted run; the lock is ours
   tmp=$(mktemp -d "$CACHE/tools/.build-$name.XXXXXX")
   # shellcheck disable=SC2064 # the folder of now; the caller is a subshell
   trap "rm -rf '$tmp'" EXIT

@@ -98,6 +98,8 @@ binaries() {
     }
     save "$target"
   done
+  # The layers of the build stage are large, and of no use once the sources have changed.
+  bud rmi --prune >/dev/null 2>&1 || true
 }
 
 # prune IMAGE: keep the newest archives of an image; another clone may use an older one.
@@ -120,6 +122,9 @@ mkdir -p "$CACHE/images" "$CACHE/buildah/tmp"
 export TMPDIR=$CACHE/buildah/tmp
 exec 9>"$CACHE/images/.lock"
 flock 9
+# What an interrupted run left.
+rm -rf "$CACHE"/images/.build.* "$CACHE"/images/*.part
+if [[ -n $(bud containers --quiet) ]]; then bud rm --all >/dev/null; fi
 
 if [[ ! -e $(archive workbench-python) ]]; then
   (stage "build image workbench-python" debian workbench-python)
