@@ -68,6 +68,8 @@ pull() {
   log=$(mktemp)
   if ! kubectl sop pull "$RUN" -n "$NAMESPACE" --out "$OUT" | tee "$log"; then
     problem "kubectl sop pull failed"
+    rm -f "$log"
+    return
   fi
   header "Tests and coverage, as they ran in the workbench container"
   grep -E '^(tests|line coverage):' "$log" || problem "no test results among the evidence"
@@ -76,6 +78,7 @@ pull() {
   rate=$(sed -n 's/^line coverage: \([0-9]*\).*/\1/p' "$log" | head -n1)
   ((${rate:-0} >= 80)) || problem "line coverage is ${rate:-unknown} %, below 80 %"
   rm -f "$log"
+  places
 }
 
 # The places of a project (R6 of the requirements) that a first, complete run fills.
@@ -108,7 +111,6 @@ prepare
 follow
 flaw
 pull
-places
 header "kubectl get ar,sop,tp -o wide"
 k get ar,sop,tp -o wide
 

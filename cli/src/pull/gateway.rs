@@ -32,6 +32,7 @@ use sopwith_crds::{
     },
 };
 use std::{sync::Arc, time::Duration};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsConnector;
 
 /// Longest wait for one answer.
@@ -166,15 +167,7 @@ impl Gateway {
             }
             answer => answer?,
         };
-        let got = Digest::of(&bytes);
-        if got == *digest {
-            Ok(bytes)
-        } else {
-            Err(Error::Digest {
-                wanted: digest.clone(),
-                got,
-            })
-        }
+        verified(bytes, digest)
     }
 
     async fn get(&mut self, digest: &Digest) -> Result<Bytes, Error> {
@@ -189,35 +182,24 @@ impl Gateway {
     }
 
     async fn ask(&mut self, digest: &Digest) -> Result<Bytes, Error> {
-        let broken = |e: &dyn std::fmt::Display| Error::Broken(e.to_string());
         let request = Request::get(format!("{}/{digest}", self.blobs))
             .header(HOST, &self.server)
             .header(AUTHORIZATION, self.authorization.clone())
             .body(Empty::new())
-            .map_err(|e| broken(&e))?;
+            .map_err(|e| Error::Broken(e.to_string()))?;
         let open = self.sender.take().filter(|s| !s.is_closed());
         let sender = if let Some(sender) = open {
             self.sender.insert(sender)
         } else {
-            let sender = self.connect().await?;
-            self.sender.insert(sender)
+            let stream = self.forward().await?;
+            self.sender
+                .insert(speak(&self.tls, &self.server, stream).await?)
         };
-        sender.ready().await.map_err(|e| broken(&e))?;
-        let answer = sender.send_request(request).await.map_err(|e| broken(&e))?;
-        let status = answer.status();
-        let body = Limited::new(answer.into_body(), MAX_BLOB_BYTES)
-            .collect()
-            .await
-            .map_err(|e| broken(&e))?
-            .to_bytes();
-        if status == StatusCode::OK {
-            Ok(body)
-        } else {
-            Err(refused(status, &body))
-        }
+        answer(sender, request).await
     }
 
-    async fn connect(&self) -> Result<SendRequest<Empty<Bytes>>, Error> {
+    /// A stream to the gateway's port in its pod.
+    async fn forward(&self) -> Result<impl AsyncRead + AsyncWrite + Unpin + Send + use<>, Error> {
         let mut forward = self
             .pods
             .portforward(&self.pod, &[self.port])
@@ -229,25 +211,55 @@ impl Gateway {
                     "ask for \"create\" on pods/portforward in the operator's namespace",
                 )
             })?;
-        let stream = forward
+        forward
             .take_stream(self.port)
-            .ok_or_else(|| Error::Broken("the port-forward has no stream".to_owned()))?;
-        let name = ServerName::try_from(self.server.clone())
-            .map_err(|e| Error::Authority(e.to_string()))?;
-        let stream = self
-            .tls
-            .connect(name, stream)
-            .await
-            .map_err(|source| Error::Tls {
-                name: self.server.clone(),
-                source,
-            })?;
-        let (sender, connection) = http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|e| Error::Broken(e.to_string()))?;
-        // Ends with the sender; its error reaches the request that it belongs to.
-        tokio::spawn(connection);
-        Ok(sender)
+            .ok_or_else(|| Error::Broken("the port-forward has no stream".to_owned()))
+    }
+}
+
+/// TLS, then HTTP, on a stream whose other end must prove to be `server`.
+async fn speak<S>(
+    tls: &TlsConnector,
+    server: &str,
+    stream: S,
+) -> Result<SendRequest<Empty<Bytes>>, Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let name =
+        ServerName::try_from(server.to_owned()).map_err(|e| Error::Authority(e.to_string()))?;
+    let stream = tls
+        .connect(name, stream)
+        .await
+        .map_err(|source| Error::Tls {
+            name: server.to_owned(),
+            source,
+        })?;
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|e| Error::Broken(e.to_string()))?;
+    // Ends with the sender; its error reaches the request that it belongs to.
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+async fn answer(
+    sender: &mut SendRequest<Empty<Bytes>>,
+    request: Request<Empty<Bytes>>,
+) -> Result<Bytes, Error> {
+    let broken = |e: &dyn std::fmt::Display| Error::Broken(e.to_string());
+    sender.ready().await.map_err(|e| broken(&e))?;
+    let answer = sender.send_request(request).await.map_err(|e| broken(&e))?;
+    let status = answer.status();
+    let body = Limited::new(answer.into_body(), MAX_BLOB_BYTES)
+        .collect()
+        .await
+        .map_err(|e| broken(&e))?
+        .to_bytes();
+    if status == StatusCode::OK {
+        Ok(body)
+    } else {
+        Err(refused(status, &body))
     }
 }
 
@@ -337,6 +349,18 @@ fn connector(authority: &[u8]) -> Result<TlsConnector, Error> {
     Ok(TlsConnector::from(Arc::new(config)))
 }
 
+/// The bytes, if they are those that were asked for.
+fn verified(bytes: Bytes, wanted: &Digest) -> Result<Bytes, Error> {
+    let got = Digest::of(&bytes);
+    if got == *wanted {
+        return Ok(bytes);
+    }
+    Err(Error::Digest {
+        wanted: wanted.clone(),
+        got,
+    })
+}
+
 /// What a refusal means to the one who asked.
 fn refused(status: StatusCode, body: &[u8]) -> Error {
     let message = serde_json::from_slice::<Problem>(body).map_or_else(
@@ -397,6 +421,99 @@ mod tests {
         let said = refused(StatusCode::FORBIDDEN, body).to_string();
         assert!(said.contains("user jane"), "{said}");
         assert!(said.contains("sopwith-dossier-reader"), "{said}");
+    }
+
+    #[test]
+    fn other_bytes_than_asked_for_are_refused() {
+        let wanted = Digest::of("right");
+        assert!(verified(Bytes::from("right"), &wanted).is_ok());
+        assert!(matches!(
+            verified(Bytes::from("wrong"), &wanted),
+            Err(Error::Digest { .. })
+        ));
+    }
+
+    /// An authority, and what a server with a leaf of it for `name` answers on the other end of the stream.
+    fn served(name: &str, response: &'static str) -> (String, tokio::io::DuplexStream) {
+        let ca_key = rcgen::KeyPair::generate().unwrap();
+        let mut ca = rcgen::CertificateParams::new(vec![]).unwrap();
+        ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        let authority = ca.self_signed(&ca_key).unwrap();
+        let issuer = rcgen::Issuer::from_params(&ca, &ca_key);
+        let key = rcgen::KeyPair::generate().unwrap();
+        let leaf = rcgen::CertificateParams::new(vec![name.to_owned()]).unwrap();
+        let leaf = leaf.signed_by(&key, &issuer).unwrap();
+        let key = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![leaf.der().clone()], key)
+            .unwrap();
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        tokio::spawn(async move {
+            use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+            let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+            // A client that does not trust us goes away in the middle of it.
+            let Ok(mut stream) = acceptor.accept(theirs).await else {
+                return;
+            };
+            let mut request = [0; 4096];
+            let _ = stream.read(&mut request).await;
+            stream.write_all(response.as_bytes()).await.unwrap();
+            let _ = stream.shutdown().await;
+        });
+        (authority.pem(), ours)
+    }
+
+    async fn asked(
+        trusted: Option<&str>,
+        name: &str,
+        response: &'static str,
+    ) -> Result<Bytes, Error> {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let (authority, stream) = served("gateway.sys.svc", response);
+        let tls = connector(trusted.unwrap_or(&authority).as_bytes())?;
+        let mut sender = speak(&tls, name, stream).await?;
+        let request = Request::get("/")
+            .header(HOST, name)
+            .body(Empty::new())
+            .unwrap();
+        answer(&mut sender, request).await
+    }
+
+    const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nblob";
+    const REFUSED: &str = "HTTP/1.1 401 Unauthorized\r\ncontent-length: 0\r\n\r\n";
+    const CUT: &str = "HTTP/1.1 200 OK\r\ncontent-length: 40\r\n\r\nblob";
+
+    #[tokio::test]
+    async fn a_gateway_that_proves_its_name_is_read() {
+        let bytes = asked(None, "gateway.sys.svc", OK).await.unwrap();
+        assert_eq!(bytes, "blob");
+    }
+
+    #[tokio::test]
+    async fn another_name_or_authority_ends_the_connection() {
+        let (stranger, _stream) = {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            served("gateway.sys.svc", OK)
+        };
+        let other_name = asked(None, "other.sys.svc", OK).await;
+        assert!(matches!(other_name, Err(Error::Tls { .. })));
+        let other_authority = asked(Some(&stranger), "gateway.sys.svc", OK).await;
+        assert!(matches!(other_authority, Err(Error::Tls { .. })));
+    }
+
+    #[tokio::test]
+    async fn refusals_and_cut_answers_are_told_apart() {
+        let refused = asked(None, "gateway.sys.svc", REFUSED).await;
+        assert!(matches!(
+            refused,
+            Err(Error::Refused {
+                status: StatusCode::UNAUTHORIZED,
+                ..
+            })
+        ));
+        let cut = asked(None, "gateway.sys.svc", CUT).await;
+        assert!(matches!(cut, Err(Error::Broken(_))));
     }
 
     #[test]
