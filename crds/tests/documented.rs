@@ -1,0 +1,52 @@
+//! What the documentation shows has no mistake: the smallest sample, and the examples of the pages.
+
+use serde::de::DeserializeOwned;
+use sopwith_crds::{AgentRun, SopDefinition, SopDefinitionSpec, ToolPolicy, check};
+
+fn text(path: &str) -> String {
+    let path = format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+fn yaml<T: DeserializeOwned>(text: &str) -> T {
+    serde_saphyr::from_str(text).unwrap_or_else(|error| panic!("{error}:\n{text}"))
+}
+
+/// The first block of YAML in a page.
+fn example(page: &str) -> String {
+    let page = text(page);
+    let (_, rest) = page.split_once("```yaml\n").unwrap();
+    rest.split_once("```").unwrap().0.to_owned()
+}
+
+#[test]
+fn the_smallest_sample_has_no_mistake() {
+    let folder = "config/samples/minimal";
+    let sop: SopDefinition = yaml(&text(&format!("{folder}/sop.yaml")));
+    let policy: ToolPolicy = yaml(&text(&format!("{folder}/toolpolicy.yaml")));
+    let run: AgentRun = yaml(&text(&format!("{folder}/agentrun.yaml")));
+    assert_eq!(check::sop(&sop.spec), []);
+    assert_eq!(check::policy(&policy.spec), []);
+    assert_eq!(check::run(&run.spec), []);
+    assert_eq!(check::pairing(&run.spec, &sop.spec, &policy.spec), []);
+    assert_eq!(
+        check::not_supported_yet(&run.spec, &sop.spec, &policy.spec),
+        []
+    );
+}
+
+#[test]
+fn the_documented_policy_has_no_mistake() {
+    let policy: ToolPolicy = yaml(&example("docs/write-a-policy.md"));
+    assert_eq!(check::policy(&policy.spec), []);
+}
+
+#[test]
+fn the_documented_procedure_has_no_mistake() {
+    #[derive(serde::Deserialize)]
+    struct Page {
+        spec: SopDefinitionSpec,
+    }
+    let page: Page = yaml(&example("docs/write-an-sop.md"));
+    assert_eq!(check::sop(&page.spec), []);
+}
