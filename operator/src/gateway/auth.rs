@@ -157,7 +157,7 @@ impl Reviewer for KubeReviewer {
 }
 
 /// What the API server's answer says. A pod speaks as itself only with a token that was made for this gateway.
-fn identity(user: UserInfo, for_gateway: bool) -> Identity {
+pub(super) fn identity(user: UserInfo, for_gateway: bool) -> Identity {
     let extra = user.extra.unwrap_or_default();
     let name = user.username.unwrap_or_default();
     let one = |key: &str| extra.get(key).and_then(|v| v.first()).cloned();
@@ -191,11 +191,14 @@ fn unavailable(error: kube::Error) -> ReviewError {
     ReviewError::Unavailable(why)
 }
 
+/// SHA-256 of a token: the token itself is not kept.
+type TokenDigest = [u8; 32];
+
 /// Knows callers by their tokens, and remembers them for a short time.
 #[derive(Clone)]
 pub struct Authenticator {
     reviewer: Arc<dyn Reviewer>,
-    known: Arc<Mutex<HashMap<[u8; 32], (Identity, Instant)>>>,
+    known: Arc<Mutex<HashMap<TokenDigest, (Identity, Instant)>>>,
 }
 
 impl Authenticator {
@@ -210,7 +213,7 @@ impl Authenticator {
     /// Who sends these headers.
     pub async fn caller(&self, headers: &HeaderMap) -> Result<Identity, ReviewError> {
         let token = bearer(headers).ok_or(ReviewError::NoToken)?;
-        let key: [u8; 32] = Sha256::digest(token.as_bytes()).into();
+        let key: TokenDigest = Sha256::digest(token.as_bytes()).into();
         if let Some(known) = self.remembered(&key, Instant::now()) {
             return Ok(known);
         }
@@ -229,13 +232,13 @@ impl Authenticator {
         self.reviewer.may_read(who, namespace, run).await
     }
 
-    fn remembered(&self, key: &[u8; 32], now: Instant) -> Option<Identity> {
+    fn remembered(&self, key: &TokenDigest, now: Instant) -> Option<Identity> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (identity, until) = known.get(key)?;
         (now < *until).then(|| identity.clone())
     }
 
-    fn remember(&self, key: [u8; 32], identity: &Identity, now: Instant) {
+    fn remember(&self, key: TokenDigest, identity: &Identity, now: Instant) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.len() >= REMEMBERED {
             known.retain(|_, (_, until)| now < *until);

@@ -222,7 +222,7 @@ fn controller<'a>(meta: &'a ObjectMeta, kind: &str) -> Option<&'a OwnerReference
         .find(|owner| owner.controller == Some(true) && owner.kind == kind)
 }
 
-fn owns(run: &AgentRun, owned: &ObjectMeta) -> bool {
-    let owner = controller(owned, "AgentRun");
+fn owns(run: &AgentRun, meta: &ObjectMeta) -> bool {
+    let owner = controller(meta, "AgentRun");
     owner.is_some_and(|owner| Some(&owner.uid) == run.metadata.uid.as_ref())
 }

@@ -100,8 +100,7 @@ impl Inbox {
     /// When a run was last heard of, signs of life included.
     pub fn last_seen(&self, run_uid: &str) -> Option<Timestamp> {
         let slot = lock(&self.shared.runs).get(run_uid).cloned()?;
-        let seen = lock(&slot.state).last_seen;
-        seen
+        lock(&slot.state).last_seen
     }
 
     /// Runs that reported something new, each once however often it did so since the last time. For one reader.
@@ -215,18 +214,16 @@ impl RunLog {
 
     /// Digest of the newest snapshot, from which the run can be resumed.
     pub fn snapshot(&self) -> Option<Digest> {
-        let events = self
+        let mut events = self
             .batches
             .iter()
             .rev()
             .flat_map(|b| b.batch.events.iter().rev());
-        events
-            .filter_map(|event| match &event.what {
-                What::StepEnded { end } => Some(end.snapshot.clone()),
-                What::LaunchEnded { snapshot, .. } => snapshot.clone(),
-                _ => None,
-            })
-            .next()
+        events.find_map(|event| match &event.what {
+            What::StepEnded { end } => Some(end.snapshot.clone()),
+            What::LaunchEnded { snapshot, .. } => snapshot.clone(),
+            _ => None,
+        })
     }
 
     /// Whether this pod has said its last word.

@@ -2,4 +2,5 @@
 
 mod calls;
 mod decisions;
+mod identities;
 mod listener;
