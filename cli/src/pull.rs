@@ -13,7 +13,6 @@ use crate::{
 };
 use anyhow::Context as _;
 use bytes::Bytes;
-use flate2::read::GzDecoder;
 use gateway::{Address, Gateway};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
@@ -22,18 +21,16 @@ use sopwith_crds::{
     AgentRun,
     contract::{
         Digest, VERSION,
-        plan::{CA_KEY, PLAN_KEY, RunPlan},
+        plan::{CA_KEY, PLAN_KEY},
         snapshot::Snapshot,
     },
+    plan,
     status::{AgentRunStatus, Verdict},
 };
 use std::{
     fmt::Write as _,
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
 };
-
-/// Most bytes of a plan, unpacked; a packed one has at most 1 MiB.
-const MOST_PLAN_BYTES: u64 = 64 * 1024 * 1024;
 
 /// Why there is nothing to pull.
 #[derive(Debug, thiserror::Error)]
@@ -53,9 +50,9 @@ enum Error {
         why: String,
     },
     #[error(
-        "the {what} has version {found}; this plugin reads version {VERSION}: use the plugin of the operator's release"
+        "the snapshot has version {0}; this plugin reads version {VERSION}: use the plugin of the operator's release"
     )]
-    Version { what: &'static str, found: u32 },
+    Version(u32),
     #[error("the snapshot belongs to plan {found}, the run to plan {expected}")]
     OtherPlan { found: String, expected: String },
     #[error("{path:?} has {found} bytes, the snapshot says {expected}; nothing was written")]
@@ -164,20 +161,7 @@ async fn frozen(
         .as_ref()
         .and_then(|d| d.get(PLAN_KEY))
         .ok_or_else(|| missing(&format!("it has no key {PLAN_KEY}")))?;
-    let mut json = Vec::new();
-    GzDecoder::new(packed.0.as_slice())
-        .take(MOST_PLAN_BYTES)
-        .read_to_end(&mut json)
-        .map_err(|e| missing(&format!("it cannot be unpacked: {e}")))?;
-    let plan: RunPlan =
-        serde_json::from_slice(&json).map_err(|e| missing(&format!("it cannot be read: {e}")))?;
-    if plan.version != VERSION {
-        return Err(Error::Version {
-            what: "plan",
-            found: plan.version,
-        }
-        .into());
-    }
+    let plan = plan::decompress(&packed.0).map_err(|e| missing(&e.to_string()))?;
     Ok(Frozen {
         project: plan.options.project_name,
         authority: authority.as_bytes().to_vec(),
@@ -188,11 +172,7 @@ async fn frozen(
 fn read(bytes: &[u8], status: &AgentRunStatus) -> anyhow::Result<Snapshot> {
     let snapshot: Snapshot = serde_json::from_slice(bytes).context("read the snapshot")?;
     if snapshot.version != VERSION {
-        return Err(Error::Version {
-            what: "snapshot",
-            found: snapshot.version,
-        }
-        .into());
+        return Err(Error::Version(snapshot.version).into());
     }
     let expected = status
         .plan

@@ -58,7 +58,7 @@ pub(crate) enum Error {
     },
     /// No token for the gateway.
     #[error(
-        "ServiceAccount {reader} in namespace {namespace} gave no token: {why}; name another with --reader, or use a kubeconfig with a bearer token"
+        "ServiceAccount {reader} in namespace {namespace} gave no token: {why}; ask for the Role sopwith-reader-token there, or use a kubeconfig with a bearer token"
     )]
     NoToken {
         /// The ServiceAccount.
@@ -208,7 +208,7 @@ impl Gateway {
                 cluster::Error::of(
                     e,
                     format!("forward port {} of pod {}", self.port, self.pod),
-                    "ask for \"create\" on pods/portforward in the operator's namespace",
+                    "ask for the Role sopwith-gateway-client in the operator's namespace",
                 )
             })?;
         forward
@@ -274,7 +274,7 @@ async fn endpoint(cluster: &Cluster, address: &Address<'_>) -> Result<(String, u
             cluster::Error::of(
                 e,
                 format!("find the gateway in namespace {}", address.namespace),
-                "ask for \"list\" on endpointslices in the operator's namespace",
+                "ask for the Role sopwith-gateway-client in the operator's namespace",
             )
         })?;
     found
