@@ -1,5 +1,7 @@
 //! What the documentation shows has no mistake: the smallest sample, and the examples of the pages.
 
+#![cfg(test)]
+
 use serde::de::DeserializeOwned;
 use sopwith_crds::{AgentRun, SopDefinition, SopDefinitionSpec, ToolPolicy, check};
 
