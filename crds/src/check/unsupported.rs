@@ -143,7 +143,7 @@ impl NotYet {
     fn command(&mut self, path: &str, command: &Command) {
         match command.network {
             Some(NetworkAccess::Loopback) => {
-                self.refuse(true, format!("{path}.network"), "loopback")
+                self.refuse(true, format!("{path}.network"), "loopback");
             }
             Some(NetworkAccess::Egress) => self.refuse(true, format!("{path}.network"), "egress"),
             Some(NetworkAccess::None) | None => {}
@@ -212,7 +212,7 @@ impl NotYet {
             );
             match endpoint.replay.as_ref().and_then(|replay| replay.mode) {
                 Some(ReplayMode::GatesOnly) => {
-                    self.refuse(true, format!("{path}.replay.mode"), "gatesOnly")
+                    self.refuse(true, format!("{path}.replay.mode"), "gatesOnly");
                 }
                 Some(ReplayMode::RecordFromDifference) => {
                     self.refuse(true, format!("{path}.replay.mode"), "recordFromDifference");
@@ -254,10 +254,10 @@ impl NotYet {
         for (index, command) in policy.commands.iter().enumerate() {
             match command.network {
                 Some(NetworkAccess::Loopback) => {
-                    self.refuse(true, format!("spec.commands[{index}].network"), "loopback")
+                    self.refuse(true, format!("spec.commands[{index}].network"), "loopback");
                 }
                 Some(NetworkAccess::Egress) => {
-                    self.refuse(true, format!("spec.commands[{index}].network"), "egress")
+                    self.refuse(true, format!("spec.commands[{index}].network"), "egress");
                 }
                 Some(NetworkAccess::None) | None => {}
             }

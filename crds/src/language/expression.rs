@@ -103,7 +103,7 @@ impl Expression {
         }
         let source = text.to_owned();
         // The parser recurses, too, and backtracks: give it the same bounds as the evaluation.
-        let program = bounded(Arc::new(AtomicBool::new(false)), move || {
+        let program = bounded(&AtomicBool::new(false), move || {
             ENV.compile(&source).map_err(|errors| syntax_error(&errors))
         })??;
         let found = references(program.expression());
@@ -159,7 +159,7 @@ impl Expression {
             ended: Arc::clone(&ended),
         };
         let program = Arc::clone(&self.program);
-        bounded(ended, move || {
+        bounded(&ended, move || {
             let mut context = Context::with_env(Arc::clone(&ENV));
             context.set_variable_resolver(&roots);
             let value = program
@@ -200,7 +200,7 @@ impl VariableResolver for Roots {
 /// Runs `work` on a thread of its own with a big stack, and waits for it until the deadline.
 /// Then `ended` is set, and the thread is left to end by itself.
 fn bounded<T: Send + 'static>(
-    ended: Arc<AtomicBool>,
+    ended: &AtomicBool,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, ExpressionError> {
     if RUNAWAYS.load(Ordering::SeqCst) >= MAX_RUNAWAYS {

@@ -1,0 +1,127 @@
+use super::{super::pairing::image_matches, changed, told, yaml};
+use rstest::rstest;
+
+const RUN: &str = "sopRef: {name: s}\nidea: x\nmodel: strong\n";
+const SOP: &str = r"
+roles: [{name: r, model: fast}]
+templates: {t: hi}
+steps:
+- name: a
+  role: r
+  actions: [{name: p, prompt: {template: t, writes: {path: f}}}]
+  gates:
+  - name: unit
+    kind: command
+    command: {run: [{argv: [pytest, -q], image: 'reg/py:3.11'}]}
+";
+const POLICY: &str = r#"
+llm:
+- name: main
+  provider: replay
+  replay: {cassetteRef: {name: c}}
+  models:
+  - {name: big, aliases: [strong, fast], inputPerMillion: "10", outputPerMillion: "0"}
+sops: [{name: s}]
+requiredGates: [command/unit]
+commands: [{argv: [pytest]}]
+images: ["reg/py:*"]
+"#;
+
+fn check(run: &str, sop: &str, policy: &str) -> Vec<String> {
+    told(&super::super::pairing(
+        &yaml(run),
+        &yaml(sop),
+        &yaml(policy),
+    ))
+}
+
+#[test]
+fn what_a_policy_allows_is_allowed() {
+    assert_eq!(check(RUN, SOP, POLICY), [""; 0]);
+}
+
+#[rstest]
+#[case("model: strong", "model: huge",
+    &["run:spec.model: the policy has no model or alias \"huge\"; it has: big, fast, strong"])]
+#[case("name: s}", "name: other}",
+    &["run:spec.sopRef.name: the policy does not allow SOP \"other\"; it allows: s"])]
+#[case("", "environment: staging\n",
+    &["run:spec.environment: the policy does not allow runs in staging; it allows: dev"])]
+#[case("", "environment: prod\n",
+    &["policy:spec.llm[main].provider: replayed answers are not allowed in prod; name a real provider, or run in dev or staging",
+      "run:spec.environment: the policy does not allow runs in prod; it allows: dev"])]
+fn a_run_asks_for_too_much(#[case] from: &str, #[case] to: &str, #[case] expected: &[&str]) {
+    assert_eq!(check(&changed(RUN, from, to), SOP, POLICY), expected);
+}
+
+#[rstest]
+#[case("model: fast", "model: slow",
+    &["sop:spec.roles[r].model: the policy has no model or alias \"slow\"; it has: big, fast, strong"])]
+#[case("model: fast", "tools: [web]",
+    &["sop:spec.roles[r].tools[web]: the policy does not allow tool \"web\"; it allows: none"])]
+#[case("reg/py:3.11", "reg/evil/py:3.11",
+    &["sop:spec.steps[a].gates[unit].command.run[0].image: the policy does not allow image \"reg/evil/py:3.11\"; it allows: reg/py:*"])]
+#[case("[pytest, -q]", "[sh, -c, pytest]",
+    &["sop:spec.steps[a].gates[unit].command.run[0].argv: the policy does not allow \"sh -c pytest\"; it allows what begins with: pytest"])]
+#[case("[pytest, -q]", "[pytest], network: loopback",
+    &["sop:spec.steps[a].gates[unit].command.run[0].network: the policy does not allow \"pytest\" the network access it asks for; lower it, or raise it in the policy"])]
+#[case("name: unit", "name: units",
+    &["policy:spec.requiredGates[command/unit]: the procedure has no gate command/unit; add it, or choose another procedure"])]
+fn a_procedure_needs_too_much(#[case] from: &str, #[case] to: &str, #[case] expected: &[&str]) {
+    assert_eq!(check(RUN, &changed(SOP, from, to), POLICY), expected);
+}
+
+#[rstest]
+#[case(", outputPerMillion: \"0\"", "",
+    &["policy:spec.llm[main].models[big].outputPerMillion: is not set, and the run's money is bounded; write the price in US dollars, \"0\" for a local model"])]
+#[case("[\"reg/py:*\"]", "[]",
+    &["sop:spec.steps[a].gates[unit].command.run[0].image: the policy does not allow image \"reg/py:3.11\"; it allows: none"])]
+#[case("[{argv: [pytest]}]", "[{argv: [pytest, -x]}]",
+    &["sop:spec.steps[a].gates[unit].command.run[0].argv: the policy does not allow \"pytest -q\"; it allows what begins with: pytest -x"])]
+#[case("[command/unit]", "[command/unit, \"approval/*\"]",
+    &["policy:spec.requiredGates[approval/*]: the procedure has no gate approval/*; add it, or choose another procedure"])]
+fn a_policy_allows_too_little(#[case] from: &str, #[case] to: &str, #[case] expected: &[&str]) {
+    assert_eq!(check(RUN, SOP, &changed(POLICY, from, to)), expected);
+}
+
+#[test]
+fn an_empty_policy_allows_nothing() {
+    assert_eq!(
+        check(RUN, SOP, "{}"),
+        [
+            "policy:spec.llm: is empty, and the procedure asks models; name an endpoint and its models",
+            "sop:spec.steps[a].gates[unit].command.run[0].argv: the policy does not allow \"pytest -q\"; it allows what begins with: none",
+            "sop:spec.steps[a].gates[unit].command.run[0].image: the policy does not allow image \"reg/py:3.11\"; it allows: none",
+        ]
+    );
+}
+
+#[test]
+fn a_word_that_a_template_fills_in_matches_nothing() {
+    let sop = changed(SOP, "[pytest, -q]", "[python3, '-{{ idea }}', pytest]");
+    let policy = changed(
+        POLICY,
+        "[{argv: [pytest]}]",
+        "[{argv: [python3, '-{{ idea }}']}]",
+    );
+    assert_eq!(check(RUN, &sop, &policy).len(), 1);
+}
+
+#[rstest]
+#[case("reg/py:*", "reg/py:3", true)]
+#[case("reg/py:*", "reg/py:", true)]
+#[case("reg/py:*", "reg/py:3/x", false)]
+#[case("reg/*", "reg/a/b", false)]
+#[case("reg/*/b:*", "reg/a/b:1", true)]
+#[case("reg/py:3", "reg/py:3", true)]
+#[case("reg/py:3", "reg/py:31", false)]
+#[case("*", "py", true)]
+#[case("*py*", "apyb", true)]
+#[case("", "py", false)]
+fn a_star_stands_for_anything_but_a_slash(
+    #[case] pattern: &str,
+    #[case] image: &str,
+    #[case] matches: bool,
+) {
+    assert_eq!(image_matches(pattern, image), matches);
+}

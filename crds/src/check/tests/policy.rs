@@ -1,0 +1,159 @@
+use super::{changed, told, yaml};
+use rstest::rstest;
+
+const POLICY: &str = r#"
+environments: [dev]
+requiredGates: [command/unit, "schema/*"]
+llm:
+- name: main
+  provider: openai
+  secretRef: {name: keys, key: openai}
+  models:
+  - {name: big, aliases: [strong], contextWindow: 8000, maxOutputTokens: 1000, capabilities: [jsonSchema]}
+  - {name: small, aliases: [fast]}
+- name: tape
+  provider: replay
+  replay: {cassetteRef: {name: tape}}
+  models: [{name: big}]
+commands: [{argv: [python3, -m, pytest]}]
+images: ["registry.example/python:*"]
+"#;
+
+#[test]
+fn a_good_policy_has_no_mistake() {
+    assert_eq!(told(&super::super::policy(&yaml(POLICY))), [""; 0]);
+}
+
+#[rstest]
+#[case(
+    "  replay: {cassetteRef: {name: tape}}\n",
+    "",
+    "spec.llm[tape]: an endpoint of provider replay needs the field replay, which names the cassette"
+)]
+#[case(
+    "provider: replay",
+    "provider: openai",
+    "spec.llm[tape].replay: belongs to endpoints of provider replay; take it away, or change the provider"
+)]
+#[case(
+    "  secretRef: {name: keys, key: openai}\n",
+    "",
+    "spec.llm[main].secretRef: is not set, and provider openai asks for a key; name a Secret and its key, or set baseUrl to a server that needs none"
+)]
+#[case(
+    "provider: openai",
+    "provider: azure",
+    "spec.llm[main].baseUrl: is not set; an endpoint of provider azure needs the address of its resource"
+)]
+#[case(
+    "provider: openai",
+    "provider: openai\n  baseUrl: ftp://x",
+    "spec.llm[main].baseUrl: \"ftp://x\" is no address; begin it with https:// or http://"
+)]
+#[case(
+    "provider: openai",
+    "provider: openai\n  baseUrl: https://key@host/v1",
+    "spec.llm[main].baseUrl: has a user or key before the host; put the key into a Secret and name it in secretRef"
+)]
+#[case(
+    "provider: openai",
+    "provider: openai\n  baseUrl: https://host/v1?key=x",
+    "spec.llm[main].baseUrl: has a query or fragment; write the address only, keys belong into a Secret"
+)]
+#[case(
+    "provider: openai",
+    "provider: openai\n  baseUrl: https:///v1",
+    "spec.llm[main].baseUrl: \"https:///v1\" has no host; write for example https://api.example.com/v1"
+)]
+#[case(
+    "aliases: [fast]",
+    "aliases: [strong]",
+    "spec.llm[main].models[strong]: model or alias `strong` is there more than once; name them differently"
+)]
+#[case(
+    "name: tape\n  provider",
+    "name: main\n  provider",
+    "spec.llm[main]: endpoint `main` is there more than once; name them differently"
+)]
+#[case(
+    "[jsonSchema]",
+    "[jsonschema]",
+    "spec.llm[main].models[big].capabilities[jsonschema]: \"jsonschema\" is unknown; known are: jsonSchema, reasoning, streaming, tools"
+)]
+#[case(
+    "contextWindow: 8000",
+    "contextWindow: 1000",
+    "spec.llm[main].models[big].maxOutputTokens: 1000 tokens of answer leave no room for a question in a context window of 1000; lower it, or set contextWindow"
+)]
+#[case(
+    "models: [{name: big}]",
+    "models: []",
+    "spec.llm[tape].models: is empty; name the models that runs may use"
+)]
+#[case(
+    "command/unit",
+    "unit",
+    "spec.requiredGates[unit]: \"unit\" is not of the form kind/name or kind/*"
+)]
+#[case(
+    "command/unit",
+    "commands/unit",
+    "spec.requiredGates[commands/unit]: \"commands\" is no kind of gate; known are: approval, command, compliance, expression, review, schema, sections"
+)]
+#[case(
+    "[python3, -m, pytest]",
+    "[\"\"]",
+    "spec.commands[0].argv: names no program; write the first words of the argument list, for example [pytest]"
+)]
+#[case(
+    "[python3, -m, pytest]",
+    "[\"{{ x }}\"]",
+    "spec.commands[0].argv: \"{{ x }}\" is a template, but words are compared as they stand; write the word itself"
+)]
+#[case(
+    "python:*",
+    "my python",
+    "spec.images[registry.example/my python]: \"registry.example/my python\" is no name of an image; write for example registry.example/team/python:*"
+)]
+#[case(
+    "",
+    "tools: [{name: t}]\n",
+    "spec.tools[t]: has 0 of builtin, command and mcp; it needs exactly one"
+)]
+#[case(
+    "",
+    "egress: [{port: 1}]\n",
+    "spec.egress[0]: needs exactly one of host and cidr"
+)]
+#[case(
+    "",
+    "redaction: {patterns: [{name: p, regex: \"(\"}]}\n",
+    "spec.redaction.patterns[p].regex: \"(\" does not compile: unclosed group"
+)]
+#[case(
+    "",
+    "pod: {labels: {sopwith.dev/run: x}}\n",
+    "spec.pod.labels[sopwith.dev/run]: \"sopwith.dev/run\" is the operator's own; choose another prefix"
+)]
+fn a_mistake_is_told_with_its_place(#[case] from: &str, #[case] to: &str, #[case] expected: &str) {
+    let found = told(&super::super::policy(&yaml(&changed(POLICY, from, to))));
+    assert!(
+        found.iter().any(|finding| finding == expected),
+        "expected\n{expected}\nfound\n{}",
+        found.join("\n")
+    );
+}
+
+#[test]
+fn a_key_in_an_address_is_not_repeated() {
+    let text = changed(
+        POLICY,
+        "provider: openai",
+        "provider: openai\n  baseUrl: https://hunter2@host/v1",
+    );
+    assert!(
+        !told(&super::super::policy(&yaml(&text)))
+            .join("\n")
+            .contains("hunter2")
+    );
+}

@@ -1,0 +1,22 @@
+use super::{told, yaml};
+use rstest::rstest;
+
+#[rstest]
+#[case("sopRef: {name: s}\nidea: a game\ninputs: [{name: a, value: x}]\nproject: {name: a-b}", &[])]
+#[case("sopRef: {name: s}\nideaFrom: {configMapKeyRef: {name: c, key: k}}", &[])]
+#[case("sopRef: {name: s}",
+    &["spec.idea: is not set; say in a line what the team is to build, or name a ConfigMap in ideaFrom"])]
+#[case("sopRef: {name: s}\nidea: ' '", &["spec.idea: is empty; say in a line what the team is to build"])]
+#[case("sopRef: {name: s}\nidea: x\nideaFrom: {configMapKeyRef: {name: c, key: k}}",
+    &["spec.idea: is set, and so is ideaFrom; take one of them away"])]
+#[case("sopRef: {name: ''}\nidea: x", &["spec.sopRef.name: is empty; name a SopDefinition of this namespace"])]
+#[case("sopRef: {name: s}\nidea: x\nrounds: 0", &["spec.rounds: is 0; a run needs at least one pass forward"])]
+#[case("sopRef: {name: s}\nidea: x\ninputs: [{name: a}, {name: a, value: x}]",
+    &["spec.inputs[a]: input `a` is there more than once; name them differently",
+      "spec.inputs[a]: needs exactly one of value and configMapKeyRef"])]
+#[case("sopRef: {name: s}\nidea: x\nproject: {name: ../x}",
+    &["spec.project.name: \"../x\" names a folder; use letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"])]
+#[case("sopRef: {name: s}\nidea: x\nreqaFile: /x", &["spec.reqaFile: \"/x\" is not relative; write it from the project's root"])]
+fn a_run_is_checked(#[case] text: &str, #[case] expected: &[&str]) {
+    assert_eq!(told(&super::super::run(&yaml(text))), expected);
+}

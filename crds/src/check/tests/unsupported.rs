@@ -1,0 +1,172 @@
+use super::{told, yaml};
+use rstest::rstest;
+
+const RUN: &str = "sopRef: {name: s}\nidea: x\n";
+
+#[rstest]
+#[case("longTermMemory: true", "spec.longTermMemory: true is")]
+#[case("features: {x: false}", "spec.features[x]: is")]
+#[case("incremental: true", "spec.incremental: true is")]
+#[case("maxAutoSummarizeCode: -1", "spec.maxAutoSummarizeCode: -1 is")]
+#[case("reqaFile: a", "spec.reqaFile: is")]
+#[case("project: {source: {run: r}}", "spec.project.source: is")]
+#[case("project: {deliver: {git: {branch: b}}}", "spec.project.deliver: is")]
+#[case("recoverFrom: {run: r}", "spec.recoverFrom: is")]
+#[case(
+    "decisions: [{step: s, gate: g, attempt: 1, subject: x, verdict: Approve, by: b}]",
+    "spec.decisions: is"
+)]
+#[case("runner: {queueName: q}", "spec.runner.queueName: is")]
+#[case("promptSchema: markdown", "spec.promptSchema: markdown is")]
+fn of_a_run_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) {
+    let found = super::super::not_supported_yet(
+        &yaml(&format!("{RUN}{text}")),
+        &yaml("steps: []"),
+        &yaml("{}"),
+    );
+    assert_eq!(
+        told(&found),
+        [format!("run:{expected} not supported yet; take it away")]
+    );
+}
+
+#[rstest]
+#[case(
+    "roles: [{name: r, reactMode: Free}]",
+    "spec.roles[r].reactMode: Free is"
+)]
+#[case("roles: [{name: r, memory: {window: 3}}]", "spec.roles[r].memory: is")]
+#[case("roles: [{name: r, tools: [t]}]", "spec.roles[r].tools: is")]
+#[case("roles: [{name: r, maxTurns: 2}]", "spec.roles[r].maxTurns: is")]
+#[case(
+    "steps: [{name: a, onStuck: Restart}]",
+    "spec.steps[a].onStuck: Restart is"
+)]
+#[case(
+    "steps: [{name: a, onStuck: Cancel}]",
+    "spec.steps[a].onStuck: Cancel is"
+)]
+#[case(
+    "steps: [{name: a, actions: [{name: x, tool: {name: t}}]}]",
+    "spec.steps[a].actions[x].tool: is"
+)]
+#[case(
+    "steps: [{name: a, actions: [{name: x, loop: {until: 'true', actions: []}}]}]",
+    "spec.steps[a].actions[x].loop.until: is"
+)]
+#[case(
+    "steps: [{name: a, actions: [{name: x, loop: {max: '3', actions: []}}]}]",
+    "spec.steps[a].actions[x].loop.max: is"
+)]
+#[case(
+    "steps: [{name: a, actions: [{name: x, loop: {parallel: 2, actions: []}}]}]",
+    "spec.steps[a].actions[x].loop.parallel: 2 is"
+)]
+#[case(
+    "steps: [{name: a, actions: [{name: x, command: {argv: [a], image: i, network: egress}}]}]",
+    "spec.steps[a].actions[x].command.network: egress is"
+)]
+#[case(
+    "steps: [{name: a, gates: [{name: g, kind: review}]}]",
+    "spec.steps[a].gates[g].kind: review is"
+)]
+#[case(
+    "steps: [{name: a, gates: [{name: g, kind: approval}]}]",
+    "spec.steps[a].gates[g].kind: approval is"
+)]
+#[case(
+    "steps: [{name: a, gates: [{name: g, kind: compliance}]}]",
+    "spec.steps[a].gates[g].kind: compliance is"
+)]
+#[case(
+    "steps: [{name: a, gates: [{name: g, kind: expression, exhausted: Ask}]}]",
+    "spec.steps[a].gates[g].exhausted: Ask is"
+)]
+#[case(
+    "steps: [{name: a, gates: [{name: g, kind: expression, onFailure: [{action: Ask}]}]}]",
+    "spec.steps[a].gates[g].onFailure[0].action: Ask is"
+)]
+#[case(
+    "steps: [{name: a, gates: [{name: g, kind: expression, onFailure: [{action: Retry, workspace: restore}]}]}]",
+    "spec.steps[a].gates[g].onFailure[0].workspace: restore is"
+)]
+#[case(
+    "steps: [{name: a, gates: [{name: g, kind: command, command: {run: [], reports: [{name: r, format: lcov, path: p}]}}]}]",
+    "spec.steps[a].gates[g].command.reports[r].format: lcov is"
+)]
+#[case(
+    "steps: [{name: a, gates: [{name: g, kind: command, command: {run: [], reports: [{name: r, format: sarif, path: p}]}}]}]",
+    "spec.steps[a].gates[g].command.reports[r].format: sarif is"
+)]
+#[case(
+    "steps: [{name: a, gates: [{name: g, kind: command, command: {run: [{argv: [a], image: i, network: loopback}]}}]}]",
+    "spec.steps[a].gates[g].command.run[0].network: loopback is"
+)]
+fn of_a_procedure_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) {
+    let text = if text.starts_with("steps") {
+        text.to_owned()
+    } else {
+        format!("{text}\nsteps: []")
+    };
+    let found = super::super::not_supported_yet(&yaml(RUN), &yaml(&text), &yaml("{}"));
+    assert_eq!(
+        told(&found),
+        [format!("sop:{expected} not supported yet; take it away")]
+    );
+}
+
+#[rstest]
+#[case(
+    "llm: [{name: e, provider: azure, models: []}]",
+    "spec.llm[e].provider: azure is"
+)]
+#[case(
+    "llm: [{name: e, provider: ollama, models: []}]",
+    "spec.llm[e].provider: ollama is"
+)]
+#[case(
+    "llm: [{name: e, provider: groq, models: []}]",
+    "spec.llm[e].provider: groq is"
+)]
+#[case(
+    "llm: [{name: e, provider: openai, rateLimit: {perMinute: 1}, models: []}]",
+    "spec.llm[e].rateLimit: is"
+)]
+#[case(
+    "llm: [{name: e, provider: replay, replay: {cassetteRef: {name: c}, mode: gatesOnly}, models: []}]",
+    "spec.llm[e].replay.mode: gatesOnly is"
+)]
+#[case("tools: [{name: t}]", "spec.tools: is")]
+#[case("packages: [{index: i}]", "spec.packages: is")]
+#[case("git: [{url: u}]", "spec.git: is")]
+#[case("deliver: {}", "spec.deliver: is")]
+#[case("egress: [{host: h}]", "spec.egress: is")]
+#[case(
+    "observability: {required: true}",
+    "spec.observability.required: true is"
+)]
+#[case("budgets: {onExhausted: Pause}", "spec.budgets.onExhausted: Pause is")]
+#[case("concurrency: {runs: 1}", "spec.concurrency.runs: is")]
+#[case("approvals: {count: 1}", "spec.approvals: is")]
+#[case("redaction: {}", "spec.redaction: is")]
+#[case("retention: {days: 1}", "spec.retention: is")]
+#[case(
+    "commands: [{argv: [a], network: loopback}]",
+    "spec.commands[0].network: loopback is"
+)]
+fn of_a_policy_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) {
+    let found = super::super::not_supported_yet(&yaml(RUN), &yaml("steps: []"), &yaml(text));
+    assert_eq!(
+        told(&found),
+        [format!("policy:{expected} not supported yet; take it away")]
+    );
+}
+
+#[test]
+fn what_is_supported_is_not_refused() {
+    let run = "sopRef: {name: s}\nideaFrom: {configMapKeyRef: {name: c, key: k}}\ninputs: [{name: i, configMapKeyRef: {name: c, key: k}}]\nsuspend: true\ncancel: false\nttlSecondsAfterFinished: 1\nstartDeadlineSeconds: 1\ndeadlineSeconds: 1\nrequestedBy: me\nchangeRef: C1\nlongTermMemory: false\nincremental: false\nmaxAutoSummarizeCode: 0\nenvironment: staging\npromptSchema: json\nrunner: {nodeSelector: {a: b}}\n";
+    let sop = "templatesFrom: [{configMap: c}]\nroles: [{name: r, reactMode: ByOrder}]\nsteps: [{name: a, onStuck: Alert, outputs: [{name: o, path: p, freeze: true}], gates: [{name: g, kind: expression, expression: 'true', exhausted: Fail, onFailure: [{action: Retry, workspace: keep}]}]}]\n";
+    let policy = "llm: [{name: e, provider: openai, idleTimeoutSeconds: 3, models: []}]\nbudgets: {tokensPerDay: 1, costPerDay: '1', tokensPerRun: 1, costPerRun: '1', onExhausted: Fail}\nconcurrency: {llmRequests: 2}\nobservability: {required: false}\npod: {runtimeClassName: gvisor}\n";
+    let found = super::super::not_supported_yet(&yaml(run), &yaml(sop), &yaml(policy));
+    assert_eq!(told(&found), [""; 0]);
+}
