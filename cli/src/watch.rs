@@ -24,16 +24,8 @@ use std::{
     time::Duration,
 };
 
-/// Warnings of the operator that the status tells better.
-const TOLD_BY_STATUS: [&str; 7] = [
-    "GateFailed",
-    "Retrying",
-    "Backtracked",
-    "StepStuck",
-    "MissingSecret",
-    "Failed",
-    "Cancelled",
-];
+/// What the operator warns of stands in the status too, and is told from there.
+const OPERATOR: &str = "sopwith";
 
 /// Follows the run; the answer is the exit code.
 pub(crate) async fn run(cluster: &Cluster, args: &WatchArgs) -> Result<u8, Error> {
@@ -105,7 +97,7 @@ fn refused(error: watcher::Error, name: &str) -> Result<(), Error> {
     }
 }
 
-/// Warnings about the run from Events. Who may not read Events does without them.
+/// Warnings of others about the run, admission or queueing say, from Events. Who may not read Events does without them.
 fn warnings(cluster: &Cluster, uid: &str) -> BoxStream<'static, String> {
     let events: Api<Event> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
     let config =
@@ -131,9 +123,16 @@ fn until_forbidden(
 }
 
 fn warning(event: &Event) -> Option<String> {
+    let source = event.source.as_ref().and_then(|s| s.component.as_deref());
+    let reporter = event
+        .reporting_component
+        .as_deref()
+        .filter(|r| !r.is_empty())
+        .or(source)
+        .unwrap_or_default();
     let reason = event.reason.as_deref().unwrap_or_default();
     let message = text::one_line(event.message.as_deref().unwrap_or_default(), 400);
-    (!TOLD_BY_STATUS.contains(&reason)).then(|| format!("warning: {reason}: {message}"))
+    (!reporter.starts_with(OPERATOR)).then(|| format!("warning: {reason}: {message}"))
 }
 
 /// Where the lines and the table go.

@@ -14,11 +14,10 @@ use std::fmt::Write as _;
 const MOST: usize = 400;
 
 /// Conditions that speak of trouble or of a wait, shown when they come and when they go.
-const SHOWN: [&str; 4] = [
+const SHOWN: [&str; 3] = [
     conditions::STEP_STUCK,
     conditions::AWAITING_APPROVAL,
     conditions::BUDGET_EXHAUSTED,
-    conditions::SUSPENDED,
 ];
 
 /// One line of the log.
