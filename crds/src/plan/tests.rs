@@ -83,6 +83,7 @@ fn policy() -> ToolPolicySpec {
         }],
         llm: vec![Endpoint {
             name: "main".to_owned(),
+            base_url: Some("https://models.example/v1".to_owned()),
             models: vec![Model {
                 name: "gpt".to_owned(),
                 input_per_million: Some(crate::Money::ZERO),
