@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Builds the images from the repository's Dockerfile and from Debian packages, and gives them to the local cluster.
 # Each archive is keyed by what it is made of, so nothing is built twice. Names: see IMAGES.
+# With the argument `bases`: only what is made of Debian packages.
 set -euo pipefail
 # shellcheck source=e2e/cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -11,9 +12,16 @@ SUITE=bookworm
 
 bud() { buildah --storage-driver vfs --root "$CACHE/buildah/root" --runroot "$CACHE/buildah/run" "$@"; }
 
-# sources: the files that the Dockerfile's build stage sees, as .dockerignore has it.
-sources() {
-  (cd "$REPO" && git ls-files --cached --others --exclude-standard -- Cargo.toml Cargo.lock Dockerfile .dockerignore crds operator runner cli e2e/Cargo.toml e2e/src)
+# snapshot DIR: copies what the Dockerfile sees, as .dockerignore has it. Both binaries come from one state of the
+# sources, and are kept under its name, whatever is edited meanwhile.
+snapshot() {
+  cd "$REPO"
+  git ls-files -z --cached --others --exclude-standard -- \
+    Cargo.toml Cargo.lock Dockerfile .dockerignore crds operator runner cli e2e/Cargo.toml e2e/src |
+    while IFS= read -r -d '' file; do
+      if [[ -e $file ]]; then printf '%s\0' "$file"; fi
+    done |
+    tar --null --files-from=- -cf - | tar -C "$1" -xf -
 }
 
 # key IMAGE: one short name for everything that an image is made of.
@@ -21,8 +29,8 @@ key() {
   case $1 in
     operator | runner)
       (
-        cd "$REPO"
-        sources | while read -r file; do if [[ -f $file ]]; then sha256sum "$file"; fi; done
+        cd "$SOURCES"
+        find . -type f -print0 | sort -z | xargs -0 sha256sum
         key rust
         rustc -vV
       ) | sha256sum | cut -c1-12
@@ -92,7 +100,7 @@ binaries() {
   for target in operator runner; do
     bud bud --quiet --layers --isolation chroot --target "$target" --build-arg "BUILD_IMAGE=localhost/sopwith/rust:$(key rust)" \
       --volume "$(rustc --print sysroot):/opt/rust:ro" --volume "${CARGO_HOME:-$HOME/.cargo}/registry:/opt/cargo/registry" \
-      --tag "localhost/sopwith/$target:dev" --file "$REPO/Dockerfile" "$REPO" >"$CACHE/images/$target.log" 2>&1 || {
+      --tag "localhost/sopwith/$target:dev" --file "$SOURCES/Dockerfile" "$SOURCES" >"$CACHE/images/$target.log" 2>&1 || {
       tail -n 60 "$CACHE/images/$target.log" >&2
       die "the image $target does not build (all of it: $CACHE/images/$target.log)"
     }
@@ -126,13 +134,18 @@ flock 9
 rm -rf "$CACHE"/images/.build.* "$CACHE"/images/*.part
 if [[ -n $(bud containers --quiet) ]]; then bud rm --all >/dev/null; fi
 
+SOURCES=$(mktemp -d "$CACHE/images/.build.XXXXXX")
+trap 'rm -rf "$SOURCES"' EXIT
+(snapshot "$SOURCES")
+
 if [[ ! -e $(archive workbench-python) ]]; then
   (stage "build image workbench-python" debian workbench-python)
   save workbench-python
 fi
+if [[ ! -e $(archive operator) || ! -e $(archive runner) ]]; then build_image; fi
+if [[ ${1:-} == bases ]]; then exit 0; fi
 if [[ ! -e $(archive operator) || ! -e $(archive runner) ]]; then
   (cd "$REPO" && cargo fetch --locked --quiet)
-  build_image
   stage "build images operator and runner" binaries
 fi
 for image in "${IMAGES[@]}"; do

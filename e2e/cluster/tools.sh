@@ -5,11 +5,22 @@ set -euo pipefail
 # shellcheck source=e2e/cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 
+mkdir -p "$CACHE"
 "$CLUSTER_DIR/packages.sh"
-# The network's part of a Rust build goes on beside the compiler's part of the Go builds.
+# What waits for the network goes on beside the Go builds, which wait for the processors.
 (cd "$REPO" && cargo fetch --locked --quiet) &
 fetch=$!
+bases=
+if [[ $(id -u) == 0 ]]; then
+  "$CLUSTER_DIR/images.sh" bases >"$CACHE/bases.log" 2>&1 &
+  bases=$!
+fi
+trap 'kill "$fetch" ${bases:+"$bases"} 2>/dev/null || true' EXIT
 "$CLUSTER_DIR/pause.sh"
 "$CLUSTER_DIR/go-tools.sh"
+if [[ -n $bases ]]; then
+  wait "$bases" || die "the base images could not be built: $(cat "$CACHE/bases.log")"
+  cat "$CACHE/bases.log"
+fi
 wait "$fetch" || die "cargo fetch failed: is Cargo.lock up to date?"
 if [[ ${1:-} != base ]]; then "$CLUSTER_DIR/cargo-tools.sh"; fi

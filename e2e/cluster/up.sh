@@ -75,7 +75,12 @@ control_plane() {
 }
 
 node() {
-  local cgroup
+  local cgroup controller
+  if [[ -e /sys/fs/cgroup/cgroup.subtree_control ]]; then
+    for controller in cpu cpuset memory pids io; do
+      echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || true
+    done
+  fi
   for cgroup in /sys/fs/cgroup /sys/fs/cgroup/*; do
     # One hierarchy (v2), or one a controller (v1).
     if [[ -e $cgroup/cgroup.procs && ! -L $cgroup ]]; then mkdir -p "$cgroup/sopwith"; fi
