@@ -1,4 +1,23 @@
 //! The Sopwith runner: executes a run plan inside its pod.
+//!
+//! Deciding: [`sop`], [`role`], [`gate`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
+//! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
+//! [`workbench`].
 
+pub mod action;
+pub mod attempt;
+pub mod cassette;
+pub mod context;
+pub mod engine;
+pub mod gate;
+pub mod gateway;
 pub mod inject;
+pub mod llm;
+pub mod local;
+pub mod report;
+pub mod role;
+pub mod run;
+pub mod snapshot;
+pub mod sop;
+pub mod tree;
 pub mod workbench;

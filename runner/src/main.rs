@@ -1,9 +1,15 @@
 //! The Sopwith runner's binary: one static file with one subcommand per place it runs in.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
+use anyhow::Context;
 use clap::{Parser, Subcommand};
-use sopwith_runner::{inject, workbench};
+use sopwith_runner::{
+    gateway::LocalGateway,
+    inject,
+    llm::{replay::Replay, transport::Places},
+    local, run, workbench,
+};
 
 /// Executes Sopwith run plans, and stands in for itself in the containers beside it.
 #[derive(Debug, Parser)]
@@ -37,9 +43,34 @@ enum Command {
         #[arg(long, value_name = "SECONDS")]
         connect_seconds: Option<u64>,
     },
+    /// Fly the launch that the pod's environment describes.
+    Run,
+    /// Run a procedure on this machine, without a cluster.
+    Local {
+        #[command(flatten)]
+        inputs: local::Inputs,
+        /// Folder for what the run leaves: project, evidence, messages.
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+    },
+    /// Work on cassettes.
+    #[command(subcommand)]
+    Cassette(CassetteCommand),
 }
 
-fn main() -> anyhow::Result<()> {
+#[derive(Debug, Subcommand)]
+enum CassetteCommand {
+    /// Run the procedure on this machine and write the requests and their digests into the cassette.
+    Fill {
+        #[command(flatten)]
+        inputs: local::Inputs,
+        /// The completed cassette; may be the cassette itself.
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().command {
         Command::Inject { to } => {
             inject::inject(&to)?;
@@ -55,6 +86,107 @@ fn main() -> anyhow::Result<()> {
             scratch,
             connect_within: connect_seconds.map(std::time::Duration::from_secs),
         })?,
+        Command::Run => {
+            tracing_subscriber::fmt()
+                .json()
+                .with_env_filter(filter())
+                .with_writer(std::io::stderr)
+                .init();
+            return if flying(run::run())?? {
+                Ok(ExitCode::SUCCESS)
+            } else {
+                Ok(ExitCode::from(run::EXIT_INTERRUPTED))
+            };
+        }
+        Command::Local { inputs, out } => {
+            tracing_subscriber::fmt()
+                .with_env_filter(filter())
+                .with_writer(std::io::stderr)
+                .init();
+            return flying(fly_locally(inputs, out))?;
+        }
+        Command::Cassette(CassetteCommand::Fill { inputs, out }) => {
+            tracing_subscriber::fmt()
+                .with_env_filter(filter())
+                .with_writer(std::io::stderr)
+                .init();
+            return flying(fill(inputs, out))?;
+        }
     }
-    Ok(())
+    Ok(ExitCode::SUCCESS)
+}
+
+fn filter() -> tracing_subscriber::EnvFilter {
+    tracing_subscriber::EnvFilter::try_from_default_env()
+        .unwrap_or_else(|_| "warn,sopwith_runner=info".into())
+}
+
+/// Runs to completion on one thread: the runner waits, it does not compute.
+fn flying<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    rustls::crypto::ring::default_provider()
+        .install_default()
+        .ok()
+        .context("no TLS provider")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    Ok(runtime.block_on(work))
+}
+
+async fn fly_locally(inputs: local::Inputs, out: PathBuf) -> anyhow::Result<ExitCode> {
+    let plan = inputs.plan()?;
+    let cassette = inputs.cassette()?;
+    let replay = cassette
+        .map(|file| Replay::new(file.parts()))
+        .transpose()?
+        .unwrap_or_default();
+    let places = Places {
+        secrets: inputs.secrets,
+        config: inputs.config,
+    };
+    let program = std::env::current_exe()?;
+    let flown = local::fly(
+        plan,
+        Arc::new(replay),
+        &places,
+        &program,
+        LocalGateway::default(),
+    )
+    .await;
+    flown.write(&out)?;
+    Ok(if flown.succeeded() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+async fn fill(inputs: local::Inputs, out: PathBuf) -> anyhow::Result<ExitCode> {
+    let plan = inputs.plan()?;
+    let file = inputs.cassette()?.context("--cassette is needed")?;
+    let replay = Arc::new(Replay::new(file.parts())?.filling());
+    let places = Places {
+        secrets: inputs.secrets,
+        config: inputs.config,
+    };
+    let program = std::env::current_exe()?;
+    let flown = local::fly(
+        plan,
+        Arc::clone(&replay),
+        &places,
+        &program,
+        LocalGateway::default(),
+    )
+    .await;
+    let (text, unasked) = file.filled(&replay.filled())?;
+    for key in &unasked {
+        eprintln!("never asked for: {key}");
+    }
+    std::fs::write(&out, text).with_context(|| out.display().to_string())?;
+    // A cassette that is not asked to its end would hold answers that nobody compared.
+    Ok(if flown.succeeded() && unasked.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }

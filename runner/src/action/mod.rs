@@ -1,0 +1,4 @@
+//! Actions: what a role does. Each kind is a file of its own; loops repeat them over a list.
+
+pub mod command;
+pub mod prompt;

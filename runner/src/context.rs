@@ -1,0 +1,248 @@
+//! What expressions and templates see, as JSON. Pure but for the tree it reads.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use serde_json::{Map, Value, json};
+use sopwith_crds::{
+    contract::plan::RunPlan,
+    language::{Files, TemplateError, Templates},
+    sop_definition::{Artifact, Role, Step},
+};
+
+use crate::tree::{Tree, TreeError};
+
+/// The project's tree as engine and templates share it.
+#[derive(Debug, Clone, Default)]
+pub struct SharedTree(Arc<RwLock<Tree>>);
+
+impl SharedTree {
+    /// Looks at the tree.
+    pub fn read<T>(&self, look: impl FnOnce(&Tree) -> T) -> T {
+        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the tree.
+    pub fn write<T>(&self, change: impl FnOnce(&mut Tree) -> T) -> T {
+        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Files for SharedTree {
+    fn file(&self, path: &str) -> Option<String> {
+        self.read(|tree| {
+            tree.get(path)
+                .and_then(|file| String::from_utf8(file.bytes.to_vec()).ok())
+        })
+    }
+
+    fn glob(&self, pattern: &str) -> Vec<String> {
+        self.read(|tree| tree.glob(pattern)).unwrap_or_default()
+    }
+}
+
+/// Where an artifact is, its templates rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// Name of the artifact.
+    pub name: String,
+    /// The step that hands it over.
+    pub step: String,
+    /// Path of its one file.
+    pub path: Option<String>,
+    /// Pattern of its files.
+    pub glob: Option<String>,
+    /// Name of the schema that its JSON must match.
+    pub schema: Option<String>,
+    /// Whether later steps may not change it.
+    pub frozen: bool,
+}
+
+impl Place {
+    /// The paths of its files that are there.
+    pub fn paths(&self, tree: &Tree) -> Result<Vec<String>, TreeError> {
+        match (&self.path, &self.glob) {
+            (Some(path), _) => Ok(tree.get(path).map(|_| path.clone()).into_iter().collect()),
+            (None, Some(glob)) => tree.glob(glob),
+            (None, None) => Ok(Vec::new()),
+        }
+    }
+}
+
+/// The places of all artifacts of a plan.
+pub fn places(plan: &RunPlan, templates: &Templates) -> Result<Vec<Place>, TemplateError> {
+    let context = base(plan);
+    let rendered = |text: &Option<String>| {
+        text.as_ref()
+            .map(|text| templates.render_inline(text, &context))
+            .transpose()
+    };
+    let of = |step: &Step, artifact: &Artifact| {
+        Ok(Place {
+            name: artifact.name.clone(),
+            step: step.name.clone(),
+            path: rendered(&artifact.path)?,
+            glob: rendered(&artifact.glob)?,
+            schema: artifact.schema.clone(),
+            frozen: artifact.freeze.unwrap_or(false),
+        })
+    };
+    plan.steps
+        .iter()
+        .flat_map(|step| step.outputs.iter().map(move |artifact| of(step, artifact)))
+        .collect()
+}
+
+/// What holds for the whole run.
+pub fn base(plan: &RunPlan) -> Value {
+    let options = &plan.options;
+    json!({
+        "idea": options.idea,
+        "inputs": options.inputs,
+        "parameters": options.parameters,
+        "options": {
+            "environment": options.environment,
+            "rounds": options.rounds,
+            "codeReview": options.code_review,
+            "runTests": options.run_tests,
+            "implement": options.implement,
+            "promptSchema": options.prompt_schema,
+            "projectName": options.project_name,
+            "investment": options.investment,
+        },
+        "project": {"name": options.project_name},
+        "layout": plan.layout,
+    })
+}
+
+/// What an attempt adds.
+#[derive(Debug, Clone, Default)]
+pub struct Moment<'a> {
+    /// The role that works.
+    pub role: Option<&'a Role>,
+    /// What the attempt has to mend.
+    pub findings: &'a str,
+    /// Counted from 1.
+    pub round: u32,
+    /// Counted from 1.
+    pub attempt: u32,
+    /// In a loop, the item and its name.
+    pub item: Option<(&'a str, &'a Value)>,
+}
+
+/// Everything that holds at a moment. `places` are the artifacts that can be seen.
+pub fn at(plan: &RunPlan, places: &[Place], tree: &Tree, moment: &Moment<'_>) -> Value {
+    let mut context = base(plan);
+    let Some(object) = context.as_object_mut() else {
+        return context;
+    };
+    let text = |value: &Option<String>| value.clone().unwrap_or_default();
+    let role = moment.role.map_or_else(
+        || json!({"name": "", "profile": "", "goal": "", "constraints": ""}),
+        |role| json!({"name": role.name, "profile": text(&role.profile), "goal": text(&role.goal), "constraints": text(&role.constraints)}),
+    );
+    object.insert("role".into(), role);
+    let artifacts: Map<String, Value> = places
+        .iter()
+        .map(|place| (place.name.clone(), artifact(place, tree)))
+        .collect();
+    object.insert("artifacts".into(), Value::Object(artifacts));
+    object.insert("findings".into(), json!(moment.findings));
+    object.insert("round".into(), json!(moment.round));
+    object.insert("attempt".into(), json!(moment.attempt));
+    if let Some((name, item)) = moment.item {
+        object.insert(name.to_owned(), item.clone());
+    }
+    context
+}
+
+fn artifact(place: &Place, tree: &Tree) -> Value {
+    let paths = place.paths(tree).unwrap_or_default();
+    let text = place.path.as_ref().and_then(|path| tree.text(path));
+    let json: Option<Value> = text
+        .as_ref()
+        .and_then(|text| serde_json::from_str(text).ok());
+    json!({"exists": !paths.is_empty(), "paths": paths, "text": text, "json": json})
+}
+
+/// How a loop's item is named in keys and messages: its `path` or `name`, or itself.
+pub fn label(item: &Value) -> String {
+    let named = ["path", "name"]
+        .iter()
+        .find_map(|field| item.get(*field).and_then(Value::as_str));
+    named
+        .or(item.as_str())
+        .map_or_else(|| item.to_string(), str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use bytes::Bytes;
+    use sopwith_crds::sop_definition::Step;
+
+    #[test]
+    fn artifacts_are_seen_by_name_with_text_and_json() {
+        let plan = RunPlan {
+            steps: vec![Step {
+                name: "s".into(),
+                outputs: vec![
+                    Artifact {
+                        name: "doc".into(),
+                        path: Some("{{ layout.docs }}/{{ project.name }}.json".into()),
+                        ..Artifact::default()
+                    },
+                    Artifact {
+                        name: "code".into(),
+                        glob: Some("**/*.py".into()),
+                        ..Artifact::default()
+                    },
+                ],
+                ..Step::default()
+            }],
+            layout: [("docs".to_owned(), "docs".to_owned())].into(),
+            options: sopwith_crds::contract::plan::RunOptions {
+                project_name: "game".into(),
+                ..Default::default()
+            },
+            ..RunPlan::default()
+        };
+        let places = places(&plan, &Templates::empty()).unwrap();
+        let mut tree = Tree::default();
+        let before = at(&plan, &places, &tree, &Moment::default());
+        assert_eq!(
+            before["artifacts"]["doc"],
+            json!({"exists": false, "paths": [], "text": null, "json": null})
+        );
+        tree.write("docs/game.json", Bytes::from_static(b"{\"a\": 1}"), false)
+            .unwrap();
+        tree.write("p/x.py", Bytes::from_static(b"x"), false)
+            .unwrap();
+        let item = json!({"path": "p"});
+        let moment = Moment {
+            item: Some(("file", &item)),
+            attempt: 2,
+            round: 1,
+            ..Moment::default()
+        };
+        let after = at(&plan, &places, &tree, &moment);
+        assert_eq!(after["artifacts"]["doc"]["json"]["a"], 1);
+        assert_eq!(after["artifacts"]["code"]["paths"], json!(["p/x.py"]));
+        assert_eq!(
+            (after["file"]["path"].as_str(), after["attempt"].as_u64()),
+            (Some("p"), Some(2))
+        );
+    }
+
+    #[test]
+    fn an_item_is_named_by_its_path_or_name() {
+        let table = [
+            (json!({"path": "a", "name": "b"}), "a"),
+            (json!({"name": "b"}), "b"),
+            (json!("c"), "c"),
+            (json!(4), "4"),
+        ];
+        for (item, expected) in table {
+            assert_eq!(label(&item), expected);
+        }
+    }
+}

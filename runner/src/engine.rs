@@ -1,0 +1,588 @@
+//! One launch of a run: asks the machine what is next, has it done, and reports it.
+//!
+//! The order of writes at the end of a step: blobs, snapshot, report; the next step begins when the report is stored. So
+//! a finished step is one that the gateway acknowledged, and a killed runner repeats at most the step it was at.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use k8s_openapi::jiff::Timestamp;
+use sopwith_crds::{
+    check::defaults,
+    contract::{
+        Digest,
+        plan::RunPlan,
+        report::{Next, Outcome, StepEnd, What},
+        snapshot::{Message, TreeEntry},
+    },
+    language::{Expression, Templates},
+    sop_definition::Step,
+    status::{ArtifactsRef, Failure, FailureReason, Usage, Verdict},
+};
+
+use crate::{
+    action::command::Benches,
+    attempt::Stopped,
+    context::{Moment, Place, SharedTree, at, places},
+    gateway::GatewayError,
+    llm::Llm,
+    report::{Reporter, Stop},
+    snapshot::{Blobs, Record},
+    sop::{Decision, Happened, Phase, State, apply, follows, next},
+    tree::entry,
+};
+
+/// How a launch ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct End {
+    /// How.
+    pub outcome: Outcome,
+    /// Why, where it failed.
+    pub failure: Option<Failure>,
+    /// The last snapshot.
+    pub snapshot: Option<Digest>,
+}
+
+/// What a launch works with.
+pub struct Engine {
+    pub(crate) plan: Arc<RunPlan>,
+    pub(crate) plan_digest: Digest,
+    pub(crate) places: Vec<Place>,
+    pub(crate) templates: Templates,
+    pub(crate) tree: SharedTree,
+    pub(crate) llm: Arc<Llm>,
+    pub(crate) benches: Benches,
+    pub(crate) reporter: Reporter,
+    pub(crate) blobs: Blobs,
+    pub(crate) record: Record,
+    snapshot: Option<Digest>,
+    pending: Vec<What>,
+    begun: Instant,
+    worked_before: u64,
+    round_told: u32,
+}
+
+/// What an engine is made from.
+pub struct Parts {
+    /// The plan.
+    pub plan: Arc<RunPlan>,
+    /// The models.
+    pub llm: Arc<Llm>,
+    /// The workbenches.
+    pub benches: Benches,
+    /// The reports.
+    pub reporter: Reporter,
+    /// The blobs.
+    pub blobs: Blobs,
+    /// The snapshot to resume from.
+    pub resume: Option<Digest>,
+    /// What has to be reported first.
+    pub first: Vec<What>,
+}
+
+impl Engine {
+    /// An engine at the beginning of a launch. An error is why the run fails at once.
+    pub async fn new(parts: Parts) -> Result<Self, Failure> {
+        let Parts {
+            plan,
+            llm,
+            benches,
+            reporter,
+            mut blobs,
+            resume,
+            first,
+        } = parts;
+        let failed = |reason: FailureReason, message: String| Failure {
+            reason,
+            step: None,
+            message,
+        };
+        let plan_digest = Digest::of_json(&*plan);
+        let tree = SharedTree::default();
+        let templates = Templates::new(&plan.templates)
+            .map_err(|error| failed(FailureReason::InvalidPlan, error.to_string()))?
+            .with_files(tree.clone());
+        let places = places(&plan, &templates)
+            .map_err(|error| failed(FailureReason::InvalidPlan, error.to_string()))?;
+        let mut record = Record::default();
+        record.machine.state = State::new(&plan);
+        if let Some(digest) = &resume {
+            let loaded = blobs.load(digest, &plan_digest).await;
+            let (files, before) =
+                loaded.map_err(|error| failed(FailureReason::Internal, error.to_string()))?;
+            tree.write(|tree| *tree = files);
+            record = before;
+        }
+        // A round that began in an earlier launch was told then.
+        let round_told = if resume.is_some() {
+            record.machine.state.round
+        } else {
+            0
+        };
+        let worked_before = record.machine.worked_seconds;
+        Ok(Self {
+            plan,
+            plan_digest,
+            places,
+            templates,
+            tree,
+            llm,
+            benches,
+            reporter,
+            blobs,
+            record,
+            snapshot: resume,
+            pending: first,
+            begun: Instant::now(),
+            worked_before,
+            round_told,
+        })
+    }
+
+    /// Works until the launch ends.
+    pub async fn run(&mut self) -> End {
+        loop {
+            match next(&self.plan, &self.record.machine.state) {
+                Decision::Succeeded => return self.end(Outcome::Succeeded, None).await,
+                Decision::Failed(failure) => return self.end(Outcome::Failed, Some(failure)).await,
+                Decision::Step(index) => {
+                    if let Some(end) = self.step(index).await {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Considers a step: skips it, or attempts it.
+    async fn step(&mut self, index: usize) -> Option<End> {
+        let plan = Arc::clone(&self.plan);
+        let step = &plan.steps[index];
+        match self.may_begin(step) {
+            Ok(true) => {}
+            Ok(false) => {
+                let condition = step.when.as_deref().unwrap_or_default();
+                self.pending.push(What::StepSkipped {
+                    step: step.name.clone(),
+                    message: format!("not asked for: {condition}"),
+                });
+                self.happened(&Happened::Skipped {
+                    step: step.name.clone(),
+                });
+                return None;
+            }
+            Err((reason, message)) => {
+                self.happened(&Happened::Failed {
+                    step: step.name.clone(),
+                    reason,
+                    message,
+                });
+                return None;
+            }
+        }
+        let findings = self.record.machine.state.step(&step.name).findings;
+        self.happened(&Happened::Started {
+            step: step.name.clone(),
+        });
+        let (round, attempt) = (self.state().round, self.state().step(&step.name).attempts);
+        if round != self.round_told {
+            self.round_told = round;
+            self.pending.push(What::RoundStarted { round });
+        }
+        self.pending.push(What::StepStarted {
+            step: step.name.clone(),
+            attempt,
+        });
+        if let Err(end) = self.deliver().await {
+            return Some(end);
+        }
+        let before = self.llm.used();
+        let stopped = match self.bounded(step, attempt, &findings).await {
+            Ok(stopped) => stopped,
+            Err(stop) => return Some(self.stop(stop).await),
+        };
+        if let Some(Stopped::Lost(why)) = &stopped {
+            tracing::error!(%why, "the launch cannot go on");
+            return Some(self.interrupted().await);
+        }
+        self.finish(step, attempt, stopped, &before).await
+    }
+
+    /// An attempt within its time, the run's, and until the launch must stop.
+    async fn bounded(
+        &mut self,
+        step: &Step,
+        attempt: u32,
+        findings: &str,
+    ) -> Result<Option<Stopped>, Stop> {
+        let reporter = self.reporter.clone();
+        let seconds = step
+            .timeout_seconds
+            .unwrap_or(defaults::STEP_TIMEOUT_SECONDS);
+        let deadline = self.plan.options.deadline_seconds;
+        let left = deadline.map_or(Duration::MAX, |deadline| {
+            Duration::from_secs(u64::from(deadline).saturating_sub(self.worked()))
+        });
+        let work = tokio::time::timeout(
+            Duration::from_secs(seconds.into()),
+            self.attempt(step, attempt, findings),
+        );
+        tokio::select! {
+            biased;
+            stop = reporter.stopped() => Err(stop),
+            () = tokio::time::sleep(left) => Ok(Some(Stopped::Failed(
+                FailureReason::DeadlineExceeded,
+                format!("the run's {} s of working time are over (spec.deadlineSeconds)", deadline.unwrap_or_default()),
+            ))),
+            ended = work => Ok(match ended {
+                Ok(result) => result.err(),
+                Err(_) => Some(Stopped::Failed(
+                    FailureReason::StepTimeout,
+                    format!("the attempt took longer than {seconds} s (timeoutSeconds of the step)"),
+                )),
+            }),
+        }
+    }
+
+    /// Books how an attempt ended: state, snapshot, report. The report goes out with what follows.
+    async fn finish(
+        &mut self,
+        step: &Step,
+        attempt: u32,
+        stopped: Option<Stopped>,
+        before: &Usage,
+    ) -> Option<End> {
+        let (happened, message) = match stopped {
+            None => (
+                Happened::Passed {
+                    step: step.name.clone(),
+                },
+                self.handed_over(step),
+            ),
+            Some(Stopped::Gate {
+                gate,
+                rules,
+                findings,
+                message,
+            }) => {
+                let happened = Happened::GateFailed {
+                    step: step.name.clone(),
+                    gate,
+                    rules,
+                    findings,
+                    message: message.clone(),
+                };
+                (happened, message)
+            }
+            Some(Stopped::Failed(reason, message)) => (
+                Happened::Failed {
+                    step: step.name.clone(),
+                    reason,
+                    message: message.clone(),
+                },
+                message,
+            ),
+            Some(Stopped::Lost(why)) => (
+                Happened::Failed {
+                    step: step.name.clone(),
+                    reason: FailureReason::Internal,
+                    message: why.clone(),
+                },
+                why,
+            ),
+        };
+        let passed = matches!(happened, Happened::Passed { .. });
+        let next = follows(&self.plan, self.state(), &happened);
+        self.happened(&happened);
+        if let Next::Backtrack { .. } = &next {
+            self.thaw();
+        } else if passed {
+            self.freeze(step);
+        }
+        self.record.machine.worked_seconds = self.worked();
+        let snapshot = match self.save().await {
+            Ok(snapshot) => snapshot,
+            Err(end) => return Some(end),
+        };
+        let artifacts = self.artifacts(step);
+        self.pending.push(What::StepEnded {
+            end: Box::new(StepEnd {
+                step: step.name.clone(),
+                attempt,
+                verdict: if passed {
+                    Verdict::Passed
+                } else {
+                    Verdict::Failed
+                },
+                message: crate::gate::short(&message),
+                usage: since(before, &self.llm.used()),
+                artifacts,
+                commit: None,
+                snapshot,
+                next,
+            }),
+        });
+        None
+    }
+
+    fn state(&self) -> &State {
+        &self.record.machine.state
+    }
+
+    fn happened(&mut self, happened: &Happened) {
+        self.record.machine.state = apply(&self.plan, &self.record.machine.state, happened);
+    }
+
+    fn worked(&self) -> u64 {
+        self.worked_before + self.begun.elapsed().as_secs()
+    }
+
+    /// Whether a step is asked for; an error where it cannot begin.
+    fn may_begin(&self, step: &Step) -> Result<bool, (FailureReason, String)> {
+        let context = self.context(step, self.state().step(&step.name).attempts + 1, "", None);
+        let holds = |field: &str, text: &str| {
+            let judged =
+                Expression::compile(text).and_then(|expression| expression.holds(&context));
+            judged.map_err(|error| {
+                (
+                    FailureReason::InvalidPlan,
+                    format!("{field} of step {} cannot be judged: {error}", step.name),
+                )
+            })
+        };
+        if let Some(when) = &step.when
+            && !holds("when", when)?
+        {
+            return Ok(false);
+        }
+        for input in step
+            .inputs
+            .iter()
+            .filter(|input| !input.optional.unwrap_or(false))
+        {
+            let place = self
+                .places
+                .iter()
+                .find(|place| place.name == input.artifact);
+            let there = place.is_some_and(|place| {
+                self.tree
+                    .read(|tree| place.paths(tree))
+                    .is_ok_and(|paths| !paths.is_empty())
+            });
+            if !there {
+                let message = format!(
+                    "step {} needs the artifact {}, which is not there",
+                    step.name, input.artifact
+                );
+                return Err((FailureReason::GateFailed, message));
+            }
+        }
+        if let Some(prerequisite) = &step.prerequisite
+            && !holds("prerequisite", prerequisite)?
+        {
+            let message = format!(
+                "the prerequisite of step {} does not hold: {prerequisite}",
+                step.name
+            );
+            return Err((FailureReason::GateFailed, message));
+        }
+        Ok(true)
+    }
+
+    /// What expressions and templates see.
+    pub(crate) fn context(
+        &self,
+        step: &Step,
+        attempt: u32,
+        findings: &str,
+        item: Option<(&str, &serde_json::Value)>,
+    ) -> serde_json::Value {
+        let role = step
+            .role
+            .as_ref()
+            .and_then(|name| self.plan.roles.iter().find(|role| role.name == *name));
+        let moment = Moment {
+            role,
+            findings,
+            round: self.state().round,
+            attempt,
+            item,
+        };
+        self.tree
+            .read(|tree| at(&self.plan, &self.places, tree, &moment))
+    }
+
+    /// Adds to the run's trace.
+    pub(crate) fn say(
+        &mut self,
+        sender: &str,
+        cause: String,
+        attempt: u32,
+        content: String,
+        wrote: Vec<String>,
+        tokens: (u64, u64),
+    ) {
+        self.record.messages.push(Message {
+            number: self.record.messages.len() as u64 + 1,
+            at: Timestamp::now(),
+            sender: sender.to_owned(),
+            recipients: Vec::new(),
+            cause,
+            attempt,
+            content,
+            wrote,
+            input_tokens: tokens.0,
+            output_tokens: tokens.1,
+        });
+    }
+
+    /// The files that a step hands over.
+    fn files(&self, step: &Step) -> Vec<TreeEntry> {
+        let own = self.places.iter().filter(|place| place.step == step.name);
+        self.tree.read(|tree| {
+            let mut paths: Vec<String> = own
+                .flat_map(|place| place.paths(tree).unwrap_or_default())
+                .collect();
+            paths.sort();
+            paths.dedup();
+            paths
+                .iter()
+                .filter_map(|path| tree.get(path).map(|file| entry(path, file)))
+                .collect()
+        })
+    }
+
+    fn artifacts(&mut self, step: &Step) -> Option<ArtifactsRef> {
+        let files = self.files(step);
+        let count = u32::try_from(files.len()).unwrap_or(u32::MAX);
+        let manifest = Digest::of_json(&files).to_string();
+        (count > 0).then_some(ArtifactsRef { manifest, count })
+    }
+
+    fn handed_over(&self, step: &Step) -> String {
+        match self.files(step).as_slice() {
+            [] => "every gate passed".to_owned(),
+            [one] => format!("handed over {}", one.path),
+            [first, rest @ ..] => format!("handed over {} and {} more", first.path, rest.len()),
+        }
+    }
+
+    fn freeze(&mut self, step: &Step) {
+        let own: Vec<Place> = self
+            .places
+            .iter()
+            .filter(|place| place.step == step.name && place.frozen)
+            .cloned()
+            .collect();
+        for place in own {
+            let files = self.tree.read(|tree| {
+                let paths = place.paths(tree).unwrap_or_default();
+                paths
+                    .into_iter()
+                    .filter_map(|path| tree.get(&path).map(|file| (path, Digest::of(&file.bytes))))
+                    .collect::<Vec<_>>()
+            });
+            for (path, digest) in files {
+                let frozen = crate::snapshot::Frozen {
+                    artifact: place.name.clone(),
+                    step: step.name.clone(),
+                    digest,
+                };
+                self.record.machine.frozen.insert(path, frozen);
+            }
+        }
+    }
+
+    /// What belongs to steps that are open again may change again.
+    fn thaw(&mut self) {
+        let state = self.record.machine.state.clone();
+        self.record
+            .machine
+            .frozen
+            .retain(|_, frozen| state.step(&frozen.step).phase == Phase::Finished);
+    }
+
+    async fn save(&mut self) -> Result<Digest, End> {
+        let tree = self.tree.read(Clone::clone);
+        let spent = self.llm.spent();
+        match self
+            .blobs
+            .save(&self.plan_digest, &tree, &self.record, spent)
+            .await
+        {
+            Ok(digest) => {
+                self.snapshot = Some(digest.clone());
+                Ok(digest)
+            }
+            Err(error) => Err(self.cut_off(&error)),
+        }
+    }
+
+    /// Hands over what is pending; an error is the end of the launch.
+    async fn deliver(&mut self) -> Result<(), End> {
+        self.reporter.record(std::mem::take(&mut self.pending));
+        match self.reporter.deliver().await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.cut_off(&error)),
+        }
+    }
+
+    fn cut_off(&self, error: &GatewayError) -> End {
+        tracing::error!(%error, "the launch cannot go on");
+        End {
+            outcome: Outcome::Interrupted,
+            failure: None,
+            snapshot: self.snapshot.clone(),
+        }
+    }
+
+    async fn stop(&mut self, stop: Stop) -> End {
+        match stop {
+            Stop::Suspend => self.end(Outcome::Suspended, None).await,
+            Stop::Cancel => self.end(Outcome::Cancelled, None).await,
+            Stop::Terminated => self.interrupted().await,
+            Stop::Superseded => End {
+                outcome: Outcome::Interrupted,
+                failure: None,
+                snapshot: self.snapshot.clone(),
+            },
+        }
+    }
+
+    async fn interrupted(&mut self) -> End {
+        self.end(Outcome::Interrupted, None).await
+    }
+
+    /// The last report, together with what the last step left to tell.
+    async fn end(&mut self, outcome: Outcome, failure: Option<Failure>) -> End {
+        let snapshot = self.snapshot.clone();
+        self.pending.push(What::LaunchEnded {
+            outcome,
+            snapshot: snapshot.clone(),
+            failure: failure.clone(),
+        });
+        // What cannot be delivered is in the last words.
+        let _ = self.deliver().await;
+        End {
+            outcome,
+            failure,
+            snapshot,
+        }
+    }
+}
+
+/// What was used between two looks at the books.
+pub(crate) fn since(before: &Usage, after: &Usage) -> Usage {
+    Usage {
+        llm_requests: after.llm_requests - before.llm_requests,
+        llm_errors: after.llm_errors - before.llm_errors,
+        input_tokens: after.input_tokens - before.input_tokens,
+        output_tokens: after.output_tokens - before.output_tokens,
+        total_tokens: after.total_tokens - before.total_tokens,
+        cost: after.cost.saturating_sub(before.cost),
+        tool_calls: after.tool_calls - before.tool_calls,
+        tool_failures: after.tool_failures - before.tool_failures,
+    }
+}

@@ -1,0 +1,347 @@
+//! Answers from a cassette, below the codec: bytes of the wire protocol, chosen by key, refused where the question differs.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Mutex, PoisonError},
+};
+
+use serde_json::{Value, json};
+use similar::TextDiff;
+use sopwith_crds::contract::{
+    Digest, VERSION,
+    cassette::{Cassette, Interaction, Key, Request, Response},
+};
+
+/// Most characters of a difference that are shown.
+const MAX_SHOWN: usize = 3000;
+/// Characters of an answer in one event.
+const PIECE: usize = 80;
+
+/// Why a cassette cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CassetteError {
+    /// It is not readable.
+    #[error("{name}: {message}")]
+    Unreadable {
+        /// File or key of the ConfigMap.
+        name: String,
+        /// Why.
+        message: String,
+    },
+    /// Of another version.
+    #[error("{name}: version {found} of the shape, this runner reads version {VERSION}")]
+    Version {
+        /// File or key of the ConfigMap.
+        name: String,
+        /// Its version.
+        found: u32,
+    },
+    /// A key is there twice.
+    #[error("{name}: the request {key} is there twice")]
+    Twice {
+        /// File or key of the ConfigMap.
+        name: String,
+        /// The key.
+        key: Key,
+    },
+}
+
+/// A cassette that answers.
+#[derive(Debug, Default)]
+pub struct Replay {
+    interactions: BTreeMap<Key, Interaction>,
+    /// Where questions are recorded instead of compared.
+    filled: Option<Mutex<BTreeMap<Key, Request>>>,
+}
+
+impl Replay {
+    /// Puts the parts of a cassette together; each is a name, for messages, and its text.
+    pub fn new(parts: &[(String, String)]) -> Result<Self, CassetteError> {
+        let mut interactions = BTreeMap::new();
+        for (name, text) in parts {
+            for interaction in parse(name, text)?.interactions {
+                let key = interaction.key.clone();
+                if interactions.insert(key.clone(), interaction).is_some() {
+                    return Err(CassetteError::Twice {
+                        name: name.clone(),
+                        key,
+                    });
+                }
+            }
+        }
+        Ok(Self {
+            interactions,
+            filled: None,
+        })
+    }
+
+    /// The same, but it takes every question and remembers it.
+    #[must_use]
+    pub fn filling(mut self) -> Self {
+        self.filled = Some(Mutex::default());
+        self
+    }
+
+    /// The questions it was asked, where it fills.
+    pub fn filled(&self) -> BTreeMap<Key, Request> {
+        let filled = self.filled.as_ref();
+        filled
+            .map(|filled| {
+                filled
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .clone()
+            })
+            .unwrap_or_default()
+    }
+
+    /// The recorded answer to a question, or how the question differs.
+    pub fn answer(&self, key: &Key, body: &Value) -> Result<&Response, String> {
+        let Some(interaction) = self.interactions.get(key) else {
+            return Err(self.missing(key));
+        };
+        if let Some(filled) = &self.filled {
+            let request = Request {
+                digest: Some(Digest::of_json(body)),
+                body: Some(body.clone()),
+            };
+            filled
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .insert(key.clone(), request);
+            return Ok(&interaction.response);
+        }
+        let Some(recorded) = &interaction.request.digest else {
+            return Err(format!(
+                "the recorded request {key} has no digest, so it cannot be compared: complete the cassette with `sopwith-runner cassette fill`"
+            ));
+        };
+        if *recorded == Digest::of_json(body) {
+            return Ok(&interaction.response);
+        }
+        Err(difference(key, interaction.request.body.as_ref(), body))
+    }
+
+    fn missing(&self, key: &Key) -> String {
+        let near: Vec<String> = self
+            .interactions
+            .keys()
+            .filter(|other| other.step == key.step)
+            .map(ToString::to_string)
+            .collect();
+        let there = if near.is_empty() {
+            let steps: std::collections::BTreeSet<&str> = self
+                .interactions
+                .keys()
+                .map(|key| key.step.as_str())
+                .collect();
+            format!(
+                "it has none of step {}; its steps are: {}",
+                key.step,
+                steps.into_iter().collect::<Vec<_>>().join(", ")
+            )
+        } else {
+            format!("of step {} it has: {}", key.step, near.join("; "))
+        };
+        format!("the cassette has no request {key}; {there}")
+    }
+}
+
+/// Reads one part of a cassette.
+pub fn parse(name: &str, text: &str) -> Result<Cassette, CassetteError> {
+    let cassette: Cassette =
+        serde_saphyr::from_str(text).map_err(|error| CassetteError::Unreadable {
+            name: name.to_owned(),
+            message: error.to_string(),
+        })?;
+    if cassette.version != VERSION {
+        return Err(CassetteError::Version {
+            name: name.to_owned(),
+            found: cassette.version,
+        });
+    }
+    Ok(cassette)
+}
+
+/// The bytes of an answer on the wire, with their content type.
+pub fn wire(response: &Response) -> (String, Vec<u8>) {
+    let events = "text/event-stream".to_owned();
+    if let Some(body) = &response.body {
+        return (
+            response.content_type.clone().unwrap_or(events),
+            body.clone().into_bytes(),
+        );
+    }
+    let mut out = String::new();
+    let mut event = |value: &Value| {
+        out.push_str("data: ");
+        out.push_str(&value.to_string());
+        out.push_str("\n\n");
+    };
+    let characters: Vec<char> = response
+        .content
+        .as_deref()
+        .unwrap_or_default()
+        .chars()
+        .collect();
+    for piece in characters.chunks(PIECE) {
+        let piece: String = piece.iter().collect();
+        event(
+            &json!({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": null}]}),
+        );
+    }
+    let finish = response.finish_reason.as_deref().unwrap_or("stop");
+    event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}));
+    if let Some(usage) = response.usage {
+        event(&json!({"choices": [], "usage": usage}));
+    }
+    out.push_str("data: [DONE]\n\n");
+    (events, out.into_bytes())
+}
+
+fn difference(key: &Key, recorded: Option<&Value>, sent: &Value) -> String {
+    let head = format!("the request {key} differs from the recorded one");
+    let Some(recorded) = recorded else {
+        return format!(
+            "{head}; the cassette keeps no body of it to compare with. Record it again where the change is meant"
+        );
+    };
+    let (before, after) = (readable(recorded), readable(sent));
+    let diff = TextDiff::from_lines(&before, &after);
+    let shown = diff
+        .unified_diff()
+        .context_radius(1)
+        .header("recorded", "sent")
+        .to_string();
+    let cut: String = shown.chars().take(MAX_SHOWN).collect();
+    let more = if cut.len() < shown.len() {
+        "\n… (more differs)"
+    } else {
+        ""
+    };
+    format!("{head}; run `sopwith-runner cassette fill` where the change is meant:\n{cut}{more}")
+}
+
+/// A body as lines that people can read: messages as text, the rest as JSON.
+fn readable(body: &Value) -> String {
+    let mut rest = body.clone();
+    let messages = rest
+        .as_object_mut()
+        .and_then(|object| object.remove("messages"));
+    let mut text = String::new();
+    for message in messages
+        .iter()
+        .flat_map(|messages| messages.as_array().into_iter().flatten())
+    {
+        let field = |name: &str| {
+            message
+                .get(name)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        text.push_str(&format!("[{}]\n{}\n", field("role"), field("content")));
+    }
+    // Canonical order first: what was read from a cassette may have another.
+    let ordered: BTreeMap<String, Value> = serde_json::from_value(rest).unwrap_or_default();
+    text.push_str(&serde_json::to_string_pretty(&ordered).unwrap_or_default());
+    text.push('\n');
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const CASSETTE: &str = "
+version: 1
+interactions:
+- key: {step: write, action: draft, attempt: 1, turn: 1}
+  request: {digest: DIGEST, body: {model: m, messages: [{role: user, content: \"one\\ntwo\\nthree\"}]}}
+  response: {content: hello}
+- key: {step: write, action: draft, attempt: 2, turn: 1}
+  response: {content: again}
+";
+
+    fn body(text: &str) -> Value {
+        json!({"model": "m", "messages": [{"role": "user", "content": text}]})
+    }
+
+    fn replay() -> Replay {
+        let text = CASSETTE.replace("DIGEST", Digest::of_json(&body("one\ntwo\nthree")).as_str());
+        Replay::new(&[("c".into(), text)]).unwrap()
+    }
+
+    fn key(attempt: u32) -> Key {
+        Key {
+            step: "write".into(),
+            action: "draft".into(),
+            attempt,
+            turn: 1,
+            ..Key::default()
+        }
+    }
+
+    #[test]
+    fn the_recorded_question_is_answered_and_another_shows_its_difference() {
+        let replay = replay();
+        assert_eq!(
+            replay
+                .answer(&key(1), &body("one\ntwo\nthree"))
+                .unwrap()
+                .content
+                .as_deref(),
+            Some("hello")
+        );
+        assert_eq!(
+            replay.answer(&key(1), &body("one\n2\nthree")).unwrap_err(),
+            "the request write/draft attempt 1 turn 1 differs from the recorded one; run `sopwith-runner cassette fill` where the change is meant:\n--- recorded\n+++ sent\n@@ -2,3 +2,3 @@\n one\n-two\n+2\n three\n"
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_or_not_complete_is_named() {
+        let replay = replay();
+        assert_eq!(
+            replay.answer(&key(3), &body("x")).unwrap_err(),
+            "the cassette has no request write/draft attempt 3 turn 1; of step write it has: write/draft attempt 1 turn 1; write/draft attempt 2 turn 1"
+        );
+        assert!(
+            replay
+                .answer(&key(2), &body("x"))
+                .unwrap_err()
+                .contains("cassette fill")
+        );
+        let other = Key {
+            step: "x".into(),
+            ..key(1)
+        };
+        assert!(
+            replay
+                .answer(&other, &body("x"))
+                .unwrap_err()
+                .ends_with("its steps are: write")
+        );
+        let twice = [
+            ("a".to_owned(), CASSETTE.replace("digest: DIGEST, ", "")),
+            ("b".to_owned(), CASSETTE.replace("digest: DIGEST, ", "")),
+        ];
+        assert!(matches!(
+            Replay::new(&twice),
+            Err(CassetteError::Twice { .. })
+        ));
+        assert!(matches!(
+            parse("c", "version: 9\ninteractions: []"),
+            Err(CassetteError::Version { found: 9, .. })
+        ));
+    }
+
+    #[test]
+    fn filling_takes_every_question() {
+        let replay = replay().filling();
+        replay.answer(&key(2), &body("x")).unwrap();
+        let filled = replay.filled();
+        assert_eq!(filled[&key(2)].digest, Some(Digest::of_json(&body("x"))));
+        assert_eq!(filled.len(), 1);
+    }
+}

@@ -1,0 +1,310 @@
+//! How a request's bytes get to an endpoint and its answer's bytes back: over HTTP, or from a cassette.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use futures::{StreamExt, stream, stream::BoxStream};
+use reqwest::{Certificate, Client, Url, header, redirect::Policy};
+use secrecy::{ExposeSecret, SecretString};
+use serde_json::Value;
+use sopwith_crds::{
+    agent_run::KeyRef,
+    contract::{
+        cassette::Key,
+        plan::{CONFIG_DIR, SECRETS_DIR},
+    },
+    tool_policy::{Endpoint, Provider},
+};
+
+use super::replay::{CassetteError, Replay, wire};
+
+/// Where OpenAI itself answers.
+const OPENAI: &str = "https://api.openai.com/v1";
+/// Longest time until a connection stands.
+const CONNECT: Duration = Duration::from_secs(10);
+
+/// Where Secrets and ConfigMaps are mounted.
+#[derive(Debug, Clone)]
+pub struct Places {
+    /// Secrets, each in a folder of its name.
+    pub secrets: PathBuf,
+    /// ConfigMaps, each in a folder of its name.
+    pub config: PathBuf,
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self {
+            secrets: SECRETS_DIR.into(),
+            config: CONFIG_DIR.into(),
+        }
+    }
+}
+
+/// Why a request got no answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransportError {
+    /// Nothing came for too long.
+    #[error("no answer began within {} s", .0.as_secs())]
+    Idle(Duration),
+    /// The connection failed.
+    #[error("{0}")]
+    Connection(String),
+    /// The endpoint cannot be used as it is configured.
+    #[error("{0}")]
+    Setup(String),
+    /// A replayed request differs from the recorded one.
+    #[error("{0}")]
+    Difference(String),
+}
+
+impl TransportError {
+    /// Whether another try can help.
+    pub const fn worth_another(&self) -> bool {
+        matches!(self, Self::Idle(_) | Self::Connection(_))
+    }
+}
+
+/// An answer as it comes over the wire.
+pub struct RawAnswer {
+    /// HTTP status.
+    pub status: u16,
+    /// Content type, empty where there is none.
+    pub content_type: String,
+    /// How long the endpoint asks to wait.
+    pub retry_after: Option<Duration>,
+    /// Its bytes.
+    pub body: BoxStream<'static, Result<Bytes, TransportError>>,
+}
+
+/// The way to an endpoint.
+#[derive(Debug, Clone)]
+pub enum Transport {
+    /// Over the network.
+    Http(Http),
+    /// From a cassette.
+    Replay(Arc<Replay>),
+}
+
+impl Transport {
+    /// The way to an endpoint, with certificates and cassettes from their places.
+    pub fn of(endpoint: &Endpoint, places: &Places) -> Result<Self, TransportError> {
+        let setup = |message: String| {
+            TransportError::Setup(format!("endpoint {}: {message}", endpoint.name))
+        };
+        match endpoint.provider {
+            Provider::Openai => Http::new(endpoint, places).map(Self::Http),
+            Provider::Replay => {
+                let named = endpoint
+                    .replay
+                    .as_ref()
+                    .map(|replay| replay.cassette_ref.name.as_str());
+                let name = named.ok_or_else(|| setup("needs the field replay".into()))?;
+                let replay = cassette(&places.config.join(name))
+                    .map_err(|error| setup(format!("cassette {name}: {error}")))?;
+                Ok(Self::Replay(Arc::new(replay)))
+            }
+            other => Err(setup(format!(
+                "provider {} is not supported yet",
+                other.as_str()
+            ))),
+        }
+    }
+
+    /// Sends a request.
+    pub async fn send(
+        &self,
+        key: &Key,
+        body: &Value,
+        patience: Duration,
+    ) -> Result<RawAnswer, TransportError> {
+        match self {
+            Self::Http(http) => http.send(body, patience).await,
+            Self::Replay(replay) => {
+                let response = replay
+                    .answer(key, body)
+                    .map_err(TransportError::Difference)?;
+                let (content_type, bytes) = wire(response);
+                let body = stream::once(async { Ok(Bytes::from(bytes)) }).boxed();
+                Ok(RawAnswer {
+                    status: response.status,
+                    content_type,
+                    retry_after: None,
+                    body,
+                })
+            }
+        }
+    }
+}
+
+/// Reads a mounted cassette: all keys of the ConfigMap in the order of their names.
+fn cassette(folder: &Path) -> Result<Replay, CassetteError> {
+    let unreadable = |path: &Path, error: &std::io::Error| CassetteError::Unreadable {
+        name: path.display().to_string(),
+        message: format!("{error}; is the ConfigMap there?"),
+    };
+    let entries = std::fs::read_dir(folder).map_err(|error| unreadable(folder, &error))?;
+    // A mounted ConfigMap has its own `..data` folders beside the keys.
+    let mut paths: Vec<PathBuf> = entries
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()))
+        .filter(|path| {
+            path.file_name()
+                .is_some_and(|name| !name.to_string_lossy().starts_with(".."))
+        })
+        .collect();
+    paths.sort();
+    let mut parts = Vec::new();
+    for path in paths {
+        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
+        let name = path
+            .file_name()
+            .map(|name| name.to_string_lossy().into_owned());
+        parts.push((name.unwrap_or_default(), text));
+    }
+    if parts.is_empty() {
+        let message = "there is nothing in it; is the ConfigMap there?".to_owned();
+        return Err(CassetteError::Unreadable {
+            name: folder.display().to_string(),
+            message,
+        });
+    }
+    Replay::new(&parts)
+}
+
+/// An endpoint over HTTP.
+#[derive(Debug, Clone)]
+pub struct Http {
+    client: Client,
+    url: Url,
+    key: Option<PathBuf>,
+}
+
+impl Http {
+    fn new(endpoint: &Endpoint, places: &Places) -> Result<Self, TransportError> {
+        let setup = |message: String| {
+            TransportError::Setup(format!("endpoint {}: {message}", endpoint.name))
+        };
+        let base = endpoint
+            .base_url
+            .as_deref()
+            .unwrap_or(OPENAI)
+            .trim_end_matches('/');
+        let url = format!("{base}/chat/completions");
+        let url =
+            Url::parse(&url).map_err(|error| setup(format!("baseUrl is no address: {error}")))?;
+        // A redirect would carry the key elsewhere; a proxy of the environment is nobody's decision.
+        let mut builder = Client::builder()
+            .connect_timeout(CONNECT)
+            .redirect(Policy::none())
+            .no_proxy();
+        if let Some(ca) = &endpoint.ca_ref {
+            let path = file_of(&places.config, ca);
+            let pem = std::fs::read(&path)
+                .map_err(|error| setup(format!("caRef {}/{}: {error}", ca.name, ca.key)))?;
+            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| {
+                setup(format!(
+                    "caRef {}/{} holds no certificates: {error}",
+                    ca.name, ca.key
+                ))
+            })?;
+            builder = builder.tls_certs_only(certificates);
+        } else if url.scheme() == "http" {
+            // Plain http needs no authorities, and an image may have none.
+            builder = builder.tls_certs_only([]);
+        }
+        let client = builder
+            .build()
+            .map_err(|error| setup(format!("cannot set up HTTP: {}", chain(&error))))?;
+        let key = endpoint
+            .secret_ref
+            .as_ref()
+            .map(|key| file_of(&places.secrets, key));
+        Ok(Self { client, url, key })
+    }
+
+    async fn send(&self, body: &Value, patience: Duration) -> Result<RawAnswer, TransportError> {
+        let mut request = self.client.post(self.url.clone()).json(body);
+        if let Some(path) = &self.key {
+            // Read for each call, so that a rotated key is used at once.
+            let key = read_key(path).ok_or_else(|| {
+                TransportError::Setup("the API key cannot be read from its Secret".into())
+            })?;
+            let mut value = header::HeaderValue::from_str(&format!(
+                "Bearer {}",
+                key.expose_secret()
+            ))
+            .map_err(|_| {
+                TransportError::Setup("the API key has characters that a header cannot have".into())
+            })?;
+            value.set_sensitive(true);
+            request = request.header(header::AUTHORIZATION, value);
+        }
+        let answer = tokio::time::timeout(patience, request.send())
+            .await
+            .map_err(|_| TransportError::Idle(patience))?
+            .map_err(|error| connection(&error.without_url()))?;
+        let text = |name: header::HeaderName| {
+            answer
+                .headers()
+                .get(name)
+                .and_then(|value| value.to_str().ok())
+        };
+        let retry_after = text(header::RETRY_AFTER)
+            .and_then(|value| value.trim().parse().ok())
+            .map(Duration::from_secs);
+        let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+        Ok(RawAnswer {
+            status: answer.status().as_u16(),
+            content_type,
+            retry_after,
+            body: answer
+                .bytes_stream()
+                .map(|piece| piece.map_err(|error| connection(&error.without_url())))
+                .boxed(),
+        })
+    }
+}
+
+fn connection(error: &reqwest::Error) -> TransportError {
+    TransportError::Connection(chain(error))
+}
+
+/// An error with its causes; reqwest's own text stops at the first.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
+fn file_of(folder: &Path, reference: &KeyRef) -> PathBuf {
+    folder.join(&reference.name).join(&reference.key)
+}
+
+fn read_key(path: &Path) -> Option<SecretString> {
+    let text = std::fs::read_to_string(path).ok()?;
+    let key = text.trim();
+    (!key.is_empty()).then(|| SecretString::from(key))
+}
+
+/// Secrets and keys that endpoints need and that are not there or empty, each once.
+pub fn missing_secrets(endpoints: &[Endpoint], places: &Places) -> Vec<KeyRef> {
+    let mut missing: Vec<KeyRef> = Vec::new();
+    for reference in endpoints
+        .iter()
+        .filter_map(|endpoint| endpoint.secret_ref.as_ref())
+    {
+        if read_key(&file_of(&places.secrets, reference)).is_none() && !missing.contains(reference)
+        {
+            missing.push(reference.clone());
+        }
+    }
+    missing
+}

@@ -1,0 +1,282 @@
+//! A run on this machine, without a cluster: the same engine, commands as processes, reports and blobs in memory.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sopwith_crds::{
+    AgentRun, SopDefinition, ToolPolicy,
+    contract::{
+        plan::RunPlan,
+        report::{Event, LaunchStart, Outcome, What},
+        snapshot::Snapshot,
+    },
+    plan::{PlanInputs, Rejection, build},
+    tool_policy::Provider,
+};
+
+use crate::{
+    action::command::Benches,
+    cassette::{CassetteFile, CassetteFileError},
+    engine::End,
+    gateway::{Gateway, GatewayError, LocalGateway},
+    llm::{
+        replay::{CassetteError, Replay},
+        transport::{Places, Transport},
+    },
+    run::Flight,
+    workbench::{Workbench, WorkbenchError},
+};
+
+/// Why a local run did not begin, or left nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum LocalError {
+    /// A file cannot be read or written.
+    #[error("{}: {message}", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        message: String,
+    },
+    /// A value that only a cluster has.
+    #[error("{0} comes from a ConfigMap, which a local run does not have: give the value itself")]
+    ConfigMap(String),
+    /// There is no plan.
+    #[error(transparent)]
+    Rejected(#[from] Rejection),
+    /// The cassette cannot be used.
+    #[error(transparent)]
+    Cassette(#[from] CassetteError),
+    /// The cassette's file cannot be used.
+    #[error(transparent)]
+    CassetteFile(#[from] CassetteFileError),
+    /// What the run left cannot be had.
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+}
+
+/// The files of a local run.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Inputs {
+    /// The `SopDefinition`.
+    #[arg(long, value_name = "FILE")]
+    pub sop: PathBuf,
+    /// The `ToolPolicy`.
+    #[arg(long, value_name = "FILE")]
+    pub policy: PathBuf,
+    /// The `AgentRun`.
+    #[arg(long, value_name = "FILE")]
+    pub run: PathBuf,
+    /// The cassette: a ConfigMap or its content. Answers for every endpoint of provider replay.
+    #[arg(long, value_name = "FILE")]
+    pub cassette: Option<PathBuf>,
+    /// Folder with Secrets, each a folder of its own name with a file for each key.
+    #[arg(long, value_name = "DIR", default_value = "secrets")]
+    pub secrets: PathBuf,
+    /// Folder with ConfigMaps of certificates, each a folder of its own name with a file for each key.
+    #[arg(long, value_name = "DIR", default_value = "config")]
+    pub config: PathBuf,
+}
+
+impl Inputs {
+    /// The plan of the run.
+    pub fn plan(&self) -> Result<RunPlan, LocalError> {
+        let sop: SopDefinition = object(&self.sop)?;
+        let policy: ToolPolicy = object(&self.policy)?;
+        let mut run: AgentRun = object(&self.run)?;
+        run.metadata.namespace.get_or_insert_with(|| "local".into());
+        run.metadata.uid.get_or_insert_with(|| "local".into());
+        let idea = run
+            .spec
+            .idea
+            .clone()
+            .ok_or_else(|| LocalError::ConfigMap("spec.idea".into()))?;
+        let mut inputs = BTreeMap::new();
+        for input in &run.spec.inputs {
+            let value = input
+                .value
+                .clone()
+                .ok_or_else(|| LocalError::ConfigMap(format!("spec.inputs[{}]", input.name)))?;
+            inputs.insert(input.name.clone(), value);
+        }
+        let name = |name: &Option<String>| name.clone().unwrap_or_default();
+        Ok(build(&PlanInputs {
+            run: &run,
+            sop: (&name(&sop.metadata.name), &sop.spec),
+            policy: (&name(&policy.metadata.name), &policy.spec),
+            idea: &idea,
+            inputs: &inputs,
+            templates: &BTreeMap::new(),
+        })?)
+    }
+
+    /// The cassette's file, where there is one.
+    pub fn cassette(&self) -> Result<Option<CassetteFile>, LocalError> {
+        self.cassette
+            .as_ref()
+            .map(|path| Ok(CassetteFile::parse(&read(path)?)?))
+            .transpose()
+    }
+}
+
+fn read(path: &Path) -> Result<String, LocalError> {
+    std::fs::read_to_string(path).map_err(|error| LocalError::File {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })
+}
+
+fn object<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, LocalError> {
+    serde_saphyr::from_str(&read(path)?).map_err(|error| LocalError::File {
+        path: path.to_owned(),
+        message: error.to_string(),
+    })
+}
+
+/// A finished local run.
+#[derive(Debug)]
+pub struct Flown {
+    /// How it ended.
+    pub end: End,
+    /// Its reports and blobs.
+    pub gateway: LocalGateway,
+}
+
+/// Runs a plan to its end. Endpoints of provider replay are answered from `replay`, the others for real.
+pub async fn fly(
+    plan: RunPlan,
+    replay: Arc<Replay>,
+    places: &Places,
+    program: &Path,
+    gateway: LocalGateway,
+) -> Flown {
+    let transports = plan.llm.iter().map(|endpoint| match endpoint.provider {
+        Provider::Replay => Ok(Transport::Replay(Arc::clone(&replay))),
+        _ => Transport::of(endpoint, places),
+    });
+    let transports = transports
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| error.to_string());
+    let via = Gateway::Local(gateway.clone());
+    let start = via.start().await.unwrap_or_else(|_| LaunchStart::default());
+    let plan = Arc::new(plan);
+    let flight = Flight {
+        plan: Arc::clone(&plan),
+        gateway: via,
+        start,
+        transports,
+        secrets: None,
+    };
+    let scratch = std::env::temp_dir().join(format!("sopwith-local-{}", uuid::Uuid::new_v4()));
+    let benches = benches(&plan, &scratch, program);
+    let (end, _) = flight
+        .fly(benches, |reporter| reporter.witnessed_by(tell))
+        .await;
+    if let Err(error) = std::fs::remove_dir_all(&scratch)
+        && error.kind() != std::io::ErrorKind::NotFound
+    {
+        tracing::warn!(%error, "the folder of the workbenches stays");
+    }
+    Flown { end, gateway }
+}
+
+async fn benches(
+    plan: &RunPlan,
+    scratch: &Path,
+    program: &Path,
+) -> Result<Benches, WorkbenchError> {
+    let mut benches = BTreeMap::new();
+    for bench in &plan.workbenches {
+        let root = scratch.join(&bench.name);
+        std::fs::create_dir_all(&root).map_err(|error| WorkbenchError::Start {
+            program: program.to_owned(),
+            message: error.to_string(),
+        })?;
+        benches.insert(bench.image.clone(), Workbench::local(program, &root).await?);
+    }
+    Ok(Benches::new(benches))
+}
+
+/// One line for each event that people want to see.
+fn tell(event: &Event) {
+    let line = match &event.what {
+        What::RoundStarted { round } => format!("round {round}"),
+        What::StepStarted { step, attempt } => format!("{step}: attempt {attempt}"),
+        What::StepSkipped { step, message } => format!("{step}: skipped, {message}"),
+        What::ActionEnded {
+            action, message, ..
+        } => format!("  {action}: {message}"),
+        What::GateJudged { gate, findings, .. } => {
+            let observed = gate.observed.as_deref().unwrap_or_default();
+            let findings: String = findings
+                .lines()
+                .map(|line| format!("\n      {line}"))
+                .collect();
+            format!(
+                "  gate {} {:?}: {observed}{findings}",
+                gate.name, gate.verdict
+            )
+        }
+        What::StepEnded { end } => format!(
+            "{}: {:?}, {} ({} tokens, ${})",
+            end.step, end.verdict, end.message, end.usage.total_tokens, end.usage.cost
+        ),
+        What::LaunchEnded {
+            outcome, failure, ..
+        } => match failure {
+            Some(failure) => format!("{outcome:?}: {}: {}", failure.reason, failure.message),
+            None => format!("{outcome:?}"),
+        },
+        What::LaunchStarted { .. }
+        | What::SecretMissing { .. }
+        | What::SecretsFound
+        | What::LlmRequest { .. } => return,
+    };
+    eprintln!("{line}");
+}
+
+impl Flown {
+    /// Whether it succeeded.
+    pub fn succeeded(&self) -> bool {
+        self.end.outcome == Outcome::Succeeded
+    }
+
+    /// The last snapshot.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        let bytes = self.gateway.blob(self.end.snapshot.as_ref()?)?;
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Writes project, evidence and trace below a folder.
+    pub fn write(&self, out: &Path) -> Result<(), LocalError> {
+        let Some(snapshot) = self.snapshot() else {
+            return Ok(());
+        };
+        let files = snapshot
+            .tree
+            .iter()
+            .map(|entry| (out.join("project").join(&entry.path), &entry.digest));
+        let evidence = snapshot
+            .evidence
+            .iter()
+            .map(|entry| (out.join("evidence").join(&entry.path), &entry.digest));
+        let messages = snapshot
+            .messages
+            .iter()
+            .map(|digest| (out.join("messages.jsonl"), digest));
+        for (path, digest) in files.chain(evidence).chain(messages) {
+            let failed = |error: std::io::Error| LocalError::File {
+                path: path.clone(),
+                message: error.to_string(),
+            };
+            if let Some(parent) = path.parent() {
+                std::fs::create_dir_all(parent).map_err(failed)?;
+            }
+            std::fs::write(&path, self.gateway.blob(digest).unwrap_or_default()).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
