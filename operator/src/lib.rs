@@ -1,5 +1,16 @@
 //! The Sopwith operator: controllers, gateway, ledger.
 
+pub mod caches;
+pub mod config;
 pub mod gateway;
+pub mod health;
+pub mod kinds;
 pub mod ledger;
+pub mod metrics;
+pub mod operator;
+pub mod outcome;
+pub mod policy;
+pub mod run;
+pub mod sop;
 pub mod store;
+pub mod write;

@@ -1,0 +1,74 @@
+//! What the operator is told at its start.
+
+use clap::Parser;
+use std::net::SocketAddr;
+
+/// Runs SOPs on Kubernetes: controllers for `SopDefinition`, `ToolPolicy` and `AgentRun`, and the gateway of the runners.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "sopwith-operator", version)]
+pub struct Config {
+    /// Namespace the operator itself lives in; its certificate is kept there.
+    #[arg(long, env = "POD_NAMESPACE", default_value = "sopwith-system")]
+    pub namespace: String,
+    /// Name of the operator's own pod, shown as the reporter of events.
+    #[arg(long, env = "POD_NAME")]
+    pub pod_name: Option<String>,
+    /// Where reports and artifacts are kept.
+    #[arg(
+        long,
+        env = "SOPWITH_STORAGE_URL",
+        default_value = "file:///var/lib/sopwith"
+    )]
+    pub storage_url: String,
+    /// Image of the runner, started in every run's pod.
+    #[arg(long, env = "SOPWITH_RUNNER_IMAGE")]
+    pub runner_image: String,
+    /// How the runner's image is pulled: Always, `IfNotPresent` or Never.
+    #[arg(
+        long,
+        env = "SOPWITH_RUNNER_IMAGE_PULL_POLICY",
+        default_value = "IfNotPresent"
+    )]
+    pub runner_image_pull_policy: String,
+    /// Name of the Service, in the operator's namespace, through which runners reach the gateway.
+    #[arg(
+        long,
+        env = "SOPWITH_GATEWAY_SERVICE",
+        default_value = "sopwith-gateway"
+    )]
+    pub gateway_service: String,
+    /// Port of that Service.
+    #[arg(long, env = "SOPWITH_GATEWAY_PORT", default_value_t = 8443)]
+    pub gateway_port: u16,
+    /// Where the gateway listens, with TLS.
+    #[arg(long, env = "SOPWITH_LISTEN", default_value = "0.0.0.0:8443")]
+    pub listen: SocketAddr,
+    /// Where health and metrics are served, without TLS.
+    #[arg(long, env = "SOPWITH_HTTP", default_value = "0.0.0.0:8080")]
+    pub http: SocketAddr,
+    /// How the log is written.
+    #[arg(long, env = "SOPWITH_LOG", value_enum, default_value_t = LogFormat::Json)]
+    pub log: LogFormat,
+    /// What is logged, as `info` or `sopwith_operator=debug,info`.
+    #[arg(long, env = "SOPWITH_LOG_FILTER", default_value = "info")]
+    pub log_filter: String,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+impl Config {
+    /// The gateway's address as runners see it.
+    pub fn gateway_url(&self) -> String {
+        format!(
+            "https://{}.{}.svc:{}",
+            self.gateway_service, self.namespace, self.gateway_port
+        )
+    }
+}

@@ -1,0 +1,417 @@
+//! Puts the parts together: watches, controllers, gateway, health; and takes them down in order.
+
+use crate::{
+    caches::{self, Caches, Watch, concerning, run_of, run_of_refusal, watch},
+    config::Config,
+    gateway::{
+        Authenticator, Gateway, GatewayTls, Inbox, KubeBinding, KubeReviewer, TlsError, router,
+        serve,
+    },
+    health::{self, Health},
+    kinds,
+    ledger::Ledger,
+    metrics::Metrics,
+    policy,
+    run::{controller as runs, job::Site, memory::Memory},
+    sop,
+    store::{Store, StoreError},
+};
+use futures::{Stream, StreamExt, future, stream};
+use k8s_openapi::jiff::Timestamp;
+use kube::{
+    Client, Resource, ResourceExt,
+    runtime::{
+        Controller, WatchStreamExt,
+        controller::Error as ControllerError,
+        events::{Recorder, Reporter},
+        reflector::ObjectRef,
+        watcher,
+    },
+};
+use sopwith_crds::{AgentRun, SopDefinition, ToolPolicy};
+use std::{fmt::Debug, sync::Arc, time::Duration};
+use tokio::{net::TcpListener, sync::watch as signal, task::JoinSet};
+
+/// How long everything may take to end.
+const END_WITHIN: Duration = Duration::from_secs(9);
+/// Changes of runs are told to procedures and policies together.
+const GATHER: Duration = Duration::from_secs(1);
+/// How many runs are reconciled at once.
+const CONCURRENCY: u16 = 32;
+
+/// The operator could not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// No cluster.
+    #[error("no Kubernetes API server to speak to: {0}")]
+    Kube(#[from] kube::Error),
+    /// No storage.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No certificate.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// A port is taken.
+    #[error("{address}: {source}")]
+    Listen {
+        /// Where it was to listen.
+        address: std::net::SocketAddr,
+        /// Why it does not.
+        source: std::io::Error,
+    },
+}
+
+/// Signals between the parts. Several sendings count as one for those who were not listening meanwhile.
+struct Signals {
+    /// A procedure or policy changed.
+    definitions: signal::Sender<u64>,
+    /// A run appeared, went, or changed its phase.
+    phases: signal::Sender<u64>,
+    /// Something was used.
+    usage: signal::Sender<u64>,
+    /// The end has come.
+    end: signal::Receiver<bool>,
+}
+
+impl Signals {
+    fn ended(&self) -> impl Future<Output = ()> + Send + Sync + 'static {
+        let mut end = self.end.clone();
+        async move {
+            // A sender that is gone means the end, too.
+            let _ = end.wait_for(|ended| *ended).await;
+        }
+    }
+}
+
+/// The watches that feed the caches.
+struct Watches {
+    runs: Watch<AgentRun>,
+    jobs: Watch<k8s_openapi::api::batch::v1::Job>,
+    pods: Watch<k8s_openapi::api::core::v1::Pod>,
+    refusals: Watch<k8s_openapi::api::core::v1::Event>,
+    sops: Watch<SopDefinition>,
+    policies: Watch<ToolPolicy>,
+}
+
+/// Runs the operator until `end` says true.
+pub async fn run(config: Config, end: signal::Receiver<bool>) -> Result<(), StartError> {
+    let client = Client::try_default().await?;
+    let store = Store::open(&config.storage_url)?;
+    let ledger = Ledger::open(store.clone(), Timestamp::now()).await?;
+    let inbox = Inbox::new(store.clone());
+    let tls = GatewayTls::open(client.clone(), &config.namespace, &config.gateway_service).await?;
+    let metrics = Arc::new(Metrics::default());
+    let signals = Signals {
+        definitions: signal::Sender::new(0),
+        phases: signal::Sender::new(0),
+        usage: signal::Sender::new(0),
+        end,
+    };
+    let (caches, watches) = watch_all(&client);
+    let kinds = Arc::new(kinds::Context {
+        client: client.clone(),
+        caches: caches.clone(),
+        ledger: ledger.clone(),
+        metrics: metrics.clone(),
+        written: kinds::Written::default(),
+    });
+    let context = Arc::new(runs::Context {
+        client: client.clone(),
+        caches: caches.clone(),
+        inbox: inbox.clone(),
+        tls: tls.clone(),
+        site: Site {
+            runner_image: config.runner_image.clone(),
+            runner_image_pull_policy: config.runner_image_pull_policy.clone(),
+            gateway_url: config.gateway_url(),
+        },
+        recorder: Recorder::new(
+            client.clone(),
+            Reporter {
+                controller: crate::write::FIELD_MANAGER.to_owned(),
+                instance: config.pod_name.clone(),
+            },
+        ),
+        metrics: metrics.clone(),
+        memory: Memory::default(),
+        changed: signals.phases.clone(),
+    });
+    let gateway = Gateway {
+        auth: Authenticator::new(Arc::new(KubeReviewer::new(client.clone()))),
+        binding: Arc::new(KubeBinding {
+            client,
+            runs: caches.runs.clone(),
+            jobs: caches.jobs.clone(),
+            pods: caches.pods.clone(),
+        }),
+        store,
+        inbox,
+        ledger,
+        observer: metrics,
+    };
+    let health = Health::default();
+    let (gateway_at, http_at) = (listen(config.listen).await?, listen(config.http).await?);
+    let server_config = tls.server_config()?;
+    let mut tasks = JoinSet::new();
+    tasks.spawn(serve_http(
+        http_at,
+        health::router(health.clone(), kinds.clone()),
+        signals.ended(),
+    ));
+    let ended = signals.ended();
+    tasks.spawn(async move {
+        if let Err(error) = serve(gateway_at, server_config, router(gateway), ended).await {
+            tracing::error!(%error, "the gateway ended");
+        }
+    });
+    let background = [
+        tokio::spawn(tls.keep_fresh()),
+        tokio::spawn(when_ready(caches, health.clone())),
+    ];
+    start_controllers(&mut tasks, watches, &context, &kinds, &signals);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        listen = %config.listen,
+        http = %config.http,
+        "the operator works"
+    );
+    signals.ended().await;
+    health.set_ready(false);
+    tracing::info!("the operator ends");
+    let all = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(END_WITHIN, all).await.is_err() {
+        tracing::info!(
+            "not everything came to its end in time; it is taken up again at the next start"
+        );
+    }
+    background.iter().for_each(tokio::task::JoinHandle::abort);
+    Ok(())
+}
+
+fn watch_all(client: &Client) -> (Caches, Watches) {
+    let all = watcher::Config::default;
+    let (runs, watch_runs) = watch(client, all());
+    let (jobs, watch_jobs) = watch(client, caches::of_runs());
+    let (pods, watch_pods) = watch(client, caches::of_runs());
+    let (refusals, watch_refusals) = watch(client, caches::refusals());
+    let (sops, watch_sops) = watch(client, all());
+    let (policies, watch_policies) = watch(client, all());
+    let caches = Caches {
+        runs,
+        jobs,
+        pods,
+        refusals,
+        sops,
+        policies,
+    };
+    let watches = Watches {
+        runs: watch_runs,
+        jobs: watch_jobs,
+        pods: watch_pods,
+        refusals: watch_refusals,
+        sops: watch_sops,
+        policies: watch_policies,
+    };
+    (caches, watches)
+}
+
+fn start_controllers(
+    tasks: &mut JoinSet<()>,
+    watches: Watches,
+    context: &Arc<runs::Context>,
+    kinds: &Arc<kinds::Context>,
+    signals: &Signals,
+) {
+    let definitions = changes(watches.sops, &signals.definitions);
+    let sops = Controller::for_stream(definitions.touched_objects(), kinds.caches.sops.clone())
+        .reconcile_all_on(gathered(signals.phases.subscribe()))
+        .graceful_shutdown_on(signals.ended())
+        .run(
+            |sop, context| async move {
+                ready(&context.caches).await;
+                sop::reconcile(sop, context).await
+            },
+            |sop, error, context| {
+                kinds::on_error("SopDefinition", &sop.name_any(), error, &context.metrics)
+            },
+            kinds.clone(),
+        );
+    tasks.spawn(drive(sops));
+
+    let definitions = changes(watches.policies, &signals.definitions);
+    let policies =
+        Controller::for_stream(definitions.touched_objects(), kinds.caches.policies.clone())
+            .reconcile_all_on(gathered(signals.phases.subscribe()))
+            .reconcile_all_on(gathered(signals.usage.subscribe()))
+            .graceful_shutdown_on(signals.ended())
+            .run(
+                |policy, context| async move {
+                    ready(&context.caches).await;
+                    policy::reconcile(policy, context).await
+                },
+                |policy, error, context| {
+                    kinds::on_error("ToolPolicy", &policy.name_any(), error, &context.metrics)
+                },
+                kinds.clone(),
+            );
+    tasks.spawn(drive(policies));
+
+    let (usage, inbox) = (signals.usage.clone(), context.inbox.clone());
+    let reported = inbox.subscribe().map(move |run| {
+        usage.send_modify(|count| *count = count.wrapping_add(1));
+        ObjectRef::new(&run.name).within(&run.namespace)
+    });
+    let pokes = stream::select_all([
+        concerning(watches.jobs, "Job", run_of).boxed(),
+        concerning(watches.pods, "Pod", run_of).boxed(),
+        concerning(watches.refusals, "Event", run_of_refusal).boxed(),
+        reported.boxed(),
+        those_waiting(signals.definitions.subscribe(), context.caches.clone()).boxed(),
+    ]);
+    let runs_changed = forgetting(watches.runs, context.clone()).touched_objects();
+    let runs = Controller::for_stream(runs_changed, context.caches.runs.clone())
+        .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
+        .reconcile_on(pokes)
+        .graceful_shutdown_on(signals.ended())
+        .run(
+            |run, context| async move {
+                ready(&context.caches).await;
+                runs::reconcile(run, context).await
+            },
+            |run, error, context| runs::on_error(&run, error, &context),
+            context.clone(),
+        );
+    tasks.spawn(drive(runs));
+}
+
+/// Passes a watch on and signals every change in it.
+fn changes<K: Clone + Send + Sync + 'static>(
+    watch: Watch<K>,
+    changed: &signal::Sender<u64>,
+) -> Watch<K> {
+    let changed = changed.clone();
+    watch
+        .inspect(move |_| changed.send_modify(|count| *count = count.wrapping_add(1)))
+        .boxed()
+}
+
+/// Passes the watch of runs on, and forgets what is deleted.
+fn forgetting(watch: Watch<AgentRun>, context: Arc<runs::Context>) -> Watch<AgentRun> {
+    watch
+        .inspect(move |event| match event {
+            Ok(watcher::Event::Delete(run)) => {
+                let uid = run.uid().unwrap_or_default();
+                context.memory.forget(&uid);
+                context
+                    .changed
+                    .send_modify(|count| *count = count.wrapping_add(1));
+                let inbox = context.inbox.clone();
+                tokio::spawn(async move {
+                    if let Err(error) = inbox.forget(&uid).await {
+                        tracing::warn!(%error, "what a deleted run left could not be deleted");
+                    }
+                });
+            }
+            Ok(watcher::Event::Apply(run))
+                if run.status.as_ref().is_none_or(|s| s.phase.is_none()) =>
+            {
+                context
+                    .changed
+                    .send_modify(|count| *count = count.wrapping_add(1));
+            }
+            _ => {}
+        })
+        .boxed()
+}
+
+/// All waiting runs, each time a procedure or policy changes.
+fn those_waiting(
+    changed: signal::Receiver<u64>,
+    caches: Caches,
+) -> impl Stream<Item = ObjectRef<AgentRun>> + Send + 'static {
+    signals(changed, Duration::ZERO).flat_map(move |()| {
+        let runs = caches.runs.state();
+        let waiting = runs.into_iter().filter(|run| runs::waiting(run));
+        stream::iter(
+            waiting
+                .map(|run| ObjectRef::from_obj(run.as_ref()))
+                .collect::<Vec<_>>(),
+        )
+    })
+}
+
+fn gathered(changed: signal::Receiver<u64>) -> impl Stream<Item = ()> + Send + 'static {
+    signals(changed, GATHER)
+}
+
+/// One item for all changes within `gather`.
+fn signals(
+    changed: signal::Receiver<u64>,
+    gather: Duration,
+) -> impl Stream<Item = ()> + Send + 'static {
+    stream::unfold(changed, move |mut changed| async move {
+        changed.changed().await.ok()?;
+        tokio::time::sleep(gather).await;
+        changed.mark_unchanged();
+        Some(((), changed))
+    })
+}
+
+/// Polls a controller to its end. Failed reconciliations were told by their error policy already.
+async fn drive<K, E>(
+    controller: impl Stream<
+        Item = Result<
+            (ObjectRef<K>, kube::runtime::controller::Action),
+            ControllerError<E, watcher::Error>,
+        >,
+    >,
+) where
+    K: Resource,
+    K::DynamicType: Debug,
+    E: std::error::Error + 'static,
+{
+    controller
+        .for_each(|result| {
+            if let Err(ControllerError::QueueError(error)) = result {
+                tracing::info!(%error, "a watch was interrupted and is begun again");
+            }
+            future::ready(())
+        })
+        .await;
+}
+
+/// Nothing is decided before every cache has been filled once: what is not there would seem deleted.
+async fn ready(caches: &Caches) {
+    // An error means that the watch is gone, at the end of the process.
+    let _ = caches.runs.wait_until_ready().await;
+    let _ = caches.jobs.wait_until_ready().await;
+    let _ = caches.pods.wait_until_ready().await;
+    let _ = caches.refusals.wait_until_ready().await;
+    let _ = caches.sops.wait_until_ready().await;
+    let _ = caches.policies.wait_until_ready().await;
+}
+
+async fn when_ready(caches: Caches, health: Health) {
+    ready(&caches).await;
+    health.set_ready(true);
+    tracing::info!("the caches are filled");
+}
+
+async fn listen(address: std::net::SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen { address, source })
+}
+
+async fn serve_http(
+    listener: TcpListener,
+    router: axum::Router,
+    ended: impl Future<Output = ()> + Send + 'static,
+) {
+    let served = axum::serve(listener, router)
+        .with_graceful_shutdown(ended)
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "health and metrics ended");
+    }
+}

@@ -1,0 +1,456 @@
+//! Decides what a run needs next: a launch, an end, or patience.
+
+use super::{
+    observe::JobState,
+    progress::{LaunchEnd, LaunchSeen, Progress},
+};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use sopwith_crds::{
+    contract::report::Outcome,
+    status::{Failure, FailureReason, Phase},
+};
+
+/// How long a runner has to obey an order before its Job is ended.
+pub const OBEY_SECONDS: i64 = 45;
+/// How many launches in a row may be lost without a newly finished step.
+pub const MAX_FRUITLESS: u32 = 3;
+
+/// What the decision rests on.
+#[derive(Clone, Copy, Debug)]
+pub struct View<'a> {
+    /// The spec asks for a pause.
+    pub suspend: bool,
+    /// The spec asks for the end.
+    pub cancel: bool,
+    /// Number of the newest launch; 0 before the first.
+    pub launch: u32,
+    /// Its Job.
+    pub job: &'a JobState,
+    /// How it ended, by its report or its last words.
+    pub end: Option<&'a LaunchEnd>,
+    /// What was reported.
+    pub progress: &'a Progress,
+    /// By when the first step must have started.
+    pub start_by: Option<Timestamp>,
+    /// Since when the order to pause or end stands.
+    pub ordered_at: Option<Timestamp>,
+    /// Now.
+    pub now: Timestamp,
+}
+
+/// What a run needs next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Decision {
+    /// Nothing: it is at work or on its way.
+    Wait,
+    /// A new launch, with this number. What is lost is checked against the live cluster first.
+    Launch {
+        /// Number of the launch.
+        number: u32,
+        /// Why the one before it ended, where it was lost.
+        lost: bool,
+    },
+    /// The Job of the newest launch, which status announced and nobody made.
+    MakeJob,
+    /// The Job of the newest launch has to be ended: the runner does not obey.
+    StopJob,
+    /// Suspended.
+    Hold,
+    /// Waits for a person or a budget.
+    Ask,
+    /// The run is at its end.
+    End(End),
+}
+
+/// The end of a run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    /// Succeeded, Failed or Cancelled.
+    pub phase: Phase,
+    /// Why, unless it succeeded.
+    pub failure: Option<Failure>,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Decides what the run needs next.
+pub fn decide(view: &View<'_>) -> Decision {
+    if view.launch == 0 {
+        return before_the_first(view);
+    }
+    match view.end {
+        Some(end) => after(view, end),
+        None => during(view),
+    }
+}
+
+/// The next moment at which a decision may change by time alone.
+pub fn deadline(view: &View<'_>) -> Option<Timestamp> {
+    let start = view.start_by.filter(|_| view.progress.started_at.is_none());
+    let obey = view.ordered_at.map(obey_by);
+    [start, obey]
+        .into_iter()
+        .flatten()
+        .filter(|at| *at > view.now)
+        .min()
+}
+
+/// A failure without a step.
+pub fn failed(reason: FailureReason, message: impl Into<String>, at: Timestamp) -> End {
+    End {
+        phase: if reason == FailureReason::Cancelled {
+            Phase::Cancelled
+        } else {
+            Phase::Failed
+        },
+        failure: Some(Failure {
+            reason,
+            step: None,
+            message: message.into(),
+        }),
+        at,
+    }
+}
+
+fn before_the_first(view: &View<'_>) -> Decision {
+    if view.cancel {
+        cancelled(view.now)
+    } else if let Some(end) = too_late(view) {
+        Decision::End(end)
+    } else if view.suspend {
+        Decision::Hold
+    } else {
+        Decision::Launch {
+            number: 1,
+            lost: false,
+        }
+    }
+}
+
+fn during(view: &View<'_>) -> Decision {
+    let reported = view.progress.launches.contains_key(&view.launch);
+    match view.job {
+        JobState::Missing if reported => gone(view, "its Job was deleted"),
+        JobState::Missing if view.cancel => cancelled(view.now),
+        JobState::Missing if view.suspend => Decision::Hold,
+        JobState::Missing => Decision::MakeJob,
+        JobState::Ended { why } => gone(view, why),
+        JobState::Active { stopping } => {
+            if let Some(end) = too_late(view) {
+                return Decision::End(end);
+            }
+            // Nobody is there yet who could obey.
+            let disobeyed = !reported || view.ordered_at.is_some_and(|at| obey_by(at) <= view.now);
+            if (view.cancel || view.suspend) && disobeyed && !stopping {
+                Decision::StopJob
+            } else {
+                Decision::Wait
+            }
+        }
+    }
+}
+
+fn after(view: &View<'_>, end: &LaunchEnd) -> Decision {
+    let at = end.at.unwrap_or(view.now);
+    match end.outcome {
+        Outcome::Succeeded => Decision::End(End {
+            phase: Phase::Succeeded,
+            failure: None,
+            at,
+        }),
+        Outcome::Failed => Decision::End(End {
+            phase: Phase::Failed,
+            failure: Some(end.failure.clone().unwrap_or_else(|| Failure {
+                message: "the runner failed without a reason".to_owned(),
+                ..Failure::default()
+            })),
+            at,
+        }),
+        Outcome::Cancelled => cancelled(at),
+        _ if view.cancel => cancelled(at),
+        Outcome::Waiting => Decision::Ask,
+        Outcome::Suspended | Outcome::Interrupted if view.suspend => Decision::Hold,
+        // A launch begins only when the Job of the one before it has ended.
+        Outcome::Suspended if view.job.is_active() => Decision::Hold,
+        Outcome::Interrupted if view.job.is_active() => Decision::Wait,
+        Outcome::Suspended => Decision::Launch {
+            number: view.launch + 1,
+            lost: false,
+        },
+        Outcome::Interrupted => again(view, "the runner was interrupted", false),
+    }
+}
+
+/// The launch ended without a word.
+fn gone(view: &View<'_>, why: &str) -> Decision {
+    if view.cancel {
+        cancelled(view.now)
+    } else if view.suspend {
+        Decision::Hold
+    } else {
+        again(view, why, true)
+    }
+}
+
+fn again(view: &View<'_>, why: &str, lost: bool) -> Decision {
+    let fruitless = fruitless(view);
+    if fruitless < MAX_FRUITLESS {
+        return Decision::Launch {
+            number: view.launch + 1,
+            lost,
+        };
+    }
+    Decision::End(failed(
+        FailureReason::RunnerLost,
+        format!(
+            "{fruitless} launches in a row ended without a newly finished step, the last because {why}; look at the pods of \
+             Job launches {} to {} and at their nodes",
+            view.launch + 1 - fruitless,
+            view.launch
+        ),
+        view.now,
+    ))
+}
+
+/// Launches in a row, up to the newest, in which no step ended; those that were paused by order do not count.
+fn fruitless(view: &View<'_>) -> u32 {
+    let none = LaunchSeen::default();
+    let seen = |number| view.progress.launches.get(&number).unwrap_or(&none);
+    let mut count = 0;
+    for number in (1..=view.launch).rev() {
+        if seen(number).step_ends > 0 {
+            break;
+        }
+        let paused = seen(number)
+            .end
+            .as_ref()
+            .is_some_and(|end| end.outcome == Outcome::Suspended);
+        count += u32::from(!paused);
+    }
+    count
+}
+
+fn too_late(view: &View<'_>) -> Option<End> {
+    let by = view.start_by?;
+    let late = by <= view.now && view.progress.started_at.is_none();
+    late.then(|| {
+        failed(
+            FailureReason::StartDeadlineExceeded,
+            "the first step did not start within spec.startDeadlineSeconds; the conditions of the run and the events of its \
+             pod say what it waited for",
+            view.now,
+        )
+    })
+}
+
+fn cancelled(at: Timestamp) -> Decision {
+    Decision::End(failed(
+        FailureReason::Cancelled,
+        "cancelled by spec.cancel",
+        at,
+    ))
+}
+
+fn obey_by(ordered: Timestamp) -> Timestamp {
+    ordered + SignedDuration::from_secs(OBEY_SECONDS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn ended() -> JobState {
+        JobState::Ended {
+            why: "its Job completed".to_owned(),
+        }
+    }
+
+    const ACTIVE: JobState = JobState::Active { stopping: false };
+
+    fn outcome(outcome: Outcome) -> LaunchEnd {
+        LaunchEnd {
+            outcome,
+            failure: None,
+            at: Some(at(50)),
+        }
+    }
+
+    fn seen(launches: &[(u32, u32)]) -> Progress {
+        let launches = launches.iter().map(|(number, step_ends)| {
+            let seen = LaunchSeen {
+                step_ends: *step_ends,
+                end: None,
+            };
+            (*number, seen)
+        });
+        Progress {
+            launches: launches.collect(),
+            ..Progress::default()
+        }
+    }
+
+    fn view<'a>(
+        launch: u32,
+        job: &'a JobState,
+        end: Option<&'a LaunchEnd>,
+        progress: &'a Progress,
+    ) -> View<'a> {
+        View {
+            suspend: false,
+            cancel: false,
+            launch,
+            job,
+            end,
+            progress,
+            start_by: None,
+            ordered_at: None,
+            now: at(100),
+        }
+    }
+
+    fn kind(decision: &Decision) -> String {
+        match decision {
+            Decision::Launch { number, lost } => {
+                format!("launch {number}{}", if *lost { " lost" } else { "" })
+            }
+            Decision::End(end) => {
+                format!(
+                    "{} {:?}",
+                    end.phase,
+                    end.failure.as_ref().map(|failure| failure.reason)
+                )
+            }
+            other => format!("{other:?}"),
+        }
+    }
+
+    #[rstest]
+    #[case::fresh(false, false, "launch 1")]
+    #[case::suspended(true, false, "Hold")]
+    #[case::cancelled(false, true, "Cancelled Some(Cancelled)")]
+    #[case::both(true, true, "Cancelled Some(Cancelled)")]
+    fn before_the_first_launch(
+        #[case] suspend: bool,
+        #[case] cancel: bool,
+        #[case] expected: &str,
+    ) {
+        let progress = Progress::default();
+        let view = View {
+            suspend,
+            cancel,
+            ..view(0, &JobState::Missing, None, &progress)
+        };
+        assert_eq!(kind(&decide(&view)), expected);
+    }
+
+    #[rstest]
+    #[case::announced_but_not_made(JobState::Missing, &[], "MakeJob")]
+    #[case::deleted_after_it_reported(JobState::Missing, &[(1, 1)], "launch 2 lost")]
+    #[case::at_work(ACTIVE, &[(1, 1)], "Wait")]
+    #[case::lost(ended(), &[(1, 1)], "launch 2 lost")]
+    #[case::lost_before_a_word(ended(), &[], "launch 2 lost")]
+    fn a_launch_without_a_last_word(
+        #[case] job: JobState,
+        #[case] launches: &[(u32, u32)],
+        #[case] expected: &str,
+    ) {
+        let progress = seen(launches);
+        assert_eq!(kind(&decide(&view(1, &job, None, &progress))), expected);
+    }
+
+    #[rstest]
+    #[case(Outcome::Succeeded, ACTIVE, "Succeeded None")]
+    #[case(Outcome::Failed, ACTIVE, "Failed Some(Internal)")]
+    #[case(Outcome::Cancelled, ACTIVE, "Cancelled Some(Cancelled)")]
+    #[case(Outcome::Suspended, ACTIVE, "Hold")]
+    #[case(Outcome::Suspended, ended(), "launch 2")]
+    #[case(Outcome::Interrupted, ACTIVE, "Wait")]
+    #[case(Outcome::Interrupted, ended(), "launch 2")]
+    #[case(Outcome::Waiting, ended(), "Ask")]
+    fn a_launch_with_a_last_word(
+        #[case] last: Outcome,
+        #[case] job: JobState,
+        #[case] expected: &str,
+    ) {
+        let (progress, end) = (seen(&[(1, 1)]), outcome(last));
+        assert_eq!(
+            kind(&decide(&view(1, &job, Some(&end), &progress))),
+            expected
+        );
+    }
+
+    #[test]
+    fn a_suspended_run_is_launched_again_only_when_it_is_resumed() {
+        let (progress, end, job) = (seen(&[(1, 1)]), outcome(Outcome::Suspended), ended());
+        let view = View {
+            suspend: true,
+            ..view(1, &job, Some(&end), &progress)
+        };
+        assert_eq!(decide(&view), Decision::Hold);
+    }
+
+    #[rstest]
+    #[case::time_to_obey(60, &[(1, 0)], false, "Wait")]
+    #[case::disobeyed(55, &[(1, 0)], false, "StopJob")]
+    #[case::told_already(55, &[(1, 0)], true, "Wait")]
+    #[case::nobody_there(99, &[], false, "StopJob")]
+    fn a_runner_that_does_not_obey_is_ended(
+        #[case] ordered: i64,
+        #[case] launches: &[(u32, u32)],
+        #[case] stopping: bool,
+        #[case] expected: &str,
+    ) {
+        let (progress, job) = (seen(launches), JobState::Active { stopping });
+        let view = View {
+            cancel: true,
+            ordered_at: Some(at(ordered)),
+            ..view(1, &job, None, &progress)
+        };
+        assert_eq!(kind(&decide(&view)), expected);
+        if expected == "Wait" && !stopping {
+            assert_eq!(deadline(&view), Some(at(ordered + OBEY_SECONDS)));
+        }
+    }
+
+    #[rstest]
+    #[case::first_loss(1, &[(1, 0)], "launch 2 lost")]
+    #[case::third_in_a_row(3, &[(1, 0), (2, 0), (3, 0)], "Failed Some(RunnerLost)")]
+    #[case::never_reported(3, &[], "Failed Some(RunnerLost)")]
+    #[case::a_step_ended_between(3, &[(1, 0), (2, 1), (3, 0)], "launch 4 lost")]
+    fn losses_without_progress_are_bounded(
+        #[case] launch: u32,
+        #[case] launches: &[(u32, u32)],
+        #[case] expected: &str,
+    ) {
+        let (progress, job) = (seen(launches), ended());
+        assert_eq!(
+            kind(&decide(&view(launch, &job, None, &progress))),
+            expected
+        );
+    }
+
+    #[rstest]
+    #[case::in_time(101, None, "Wait")]
+    #[case::too_late(100, None, "Failed Some(StartDeadlineExceeded)")]
+    #[case::started(100, Some(at(90)), "Wait")]
+    fn the_first_step_must_start_in_time(
+        #[case] by: i64,
+        #[case] started_at: Option<Timestamp>,
+        #[case] expected: &str,
+    ) {
+        let progress = Progress {
+            started_at,
+            ..seen(&[(1, 0)])
+        };
+        let view = View {
+            start_by: Some(at(by)),
+            ..view(1, &ACTIVE, None, &progress)
+        };
+        assert_eq!(kind(&decide(&view)), expected);
+    }
+}

@@ -1,0 +1,142 @@
+//! The plan's ConfigMap, and whether a policy still allows a frozen plan.
+
+use super::job::{labels, owner, plan_name};
+use k8s_openapi::{
+    ByteString, api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use sopwith_crds::{
+    AgentRun, SopDefinitionSpec, ToolPolicySpec, check,
+    contract::{
+        Digest,
+        plan::{CA_KEY, PLAN_KEY, RunPlan},
+    },
+    plan::{ReadPlanError, Rejection, decompress, digest},
+    status::{FailureReason, PlanRef},
+};
+
+/// A ConfigMap that does not hold the plan it should.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanLost {
+    /// No such key.
+    #[error("ConfigMap {0} has no key {PLAN_KEY}")]
+    NoKey(String),
+    /// Not readable.
+    #[error("ConfigMap {0}: {1}")]
+    Unreadable(String, ReadPlanError),
+    /// Another plan than the one that was frozen.
+    #[error(
+        "ConfigMap {name} holds a plan with digest {found}, the run was planned with {expected}"
+    )]
+    Changed {
+        /// The ConfigMap.
+        name: String,
+        /// What it holds.
+        found: Digest,
+        /// What it should hold.
+        expected: String,
+    },
+    /// The ConfigMap is gone.
+    #[error("ConfigMap {0} was deleted")]
+    Gone(String),
+}
+
+/// The immutable ConfigMap that holds a plan, owned by its run.
+pub fn config_map(run: &AgentRun, compressed: Vec<u8>, authority: &str) -> ConfigMap {
+    let name = run.metadata.name.as_deref().unwrap_or_default();
+    ConfigMap {
+        metadata: ObjectMeta {
+            name: Some(plan_name(name)),
+            namespace: run.metadata.namespace.clone(),
+            labels: Some(labels(name)),
+            owner_references: Some(owner(run)),
+            ..ObjectMeta::default()
+        },
+        immutable: Some(true),
+        binary_data: Some([(PLAN_KEY.to_owned(), ByteString(compressed))].into()),
+        data: Some([(CA_KEY.to_owned(), authority.to_owned())].into()),
+    }
+}
+
+/// Reads the plan back. `expected`: the digest that status shows, where it shows one.
+pub fn read(
+    config_map: &ConfigMap,
+    expected: Option<&str>,
+) -> Result<(PlanRef, RunPlan), PlanLost> {
+    let name = config_map.metadata.name.clone().unwrap_or_default();
+    let bytes = config_map
+        .binary_data
+        .as_ref()
+        .and_then(|data| data.get(PLAN_KEY));
+    let bytes = bytes.ok_or_else(|| PlanLost::NoKey(name.clone()))?;
+    let plan = decompress(&bytes.0).map_err(|error| PlanLost::Unreadable(name.clone(), error))?;
+    let found = digest(&plan);
+    if let Some(expected) = expected.filter(|expected| *expected != found.as_str()) {
+        return Err(PlanLost::Changed {
+            name,
+            found,
+            expected: expected.to_owned(),
+        });
+    }
+    let reference = PlanRef {
+        config_map: name,
+        digest: found.to_string(),
+    };
+    Ok((reference, plan))
+}
+
+/// A policy is live: what it no longer allows ends a run at its next launch.
+pub fn still_allowed(
+    run: &AgentRun,
+    plan: &RunPlan,
+    policy: &ToolPolicySpec,
+) -> Result<(), Rejection> {
+    let frozen = SopDefinitionSpec {
+        layout: plan.layout.clone(),
+        templates: plan.templates.clone(),
+        schemas: plan.schemas.clone(),
+        roles: plan.roles.clone(),
+        steps: plan.steps.clone(),
+        ..SopDefinitionSpec::default()
+    };
+    let findings = check::pairing(&run.spec, &frozen, policy);
+    if findings.is_empty() {
+        return Ok(());
+    }
+    let lines: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    Err(Rejection {
+        reason: FailureReason::PolicyDenied,
+        message: format!(
+            "the policy was narrowed since the run was planned:\n{}",
+            lines.join("\n")
+        ),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::fixture;
+    use sopwith_crds::plan::compress;
+
+    #[test]
+    fn the_plan_is_read_back_as_it_was_written() {
+        let plan = fixture::plan();
+        let map = config_map(&fixture::run(), compress(&plan).unwrap(), "PEM");
+        let (reference, found) = read(&map, Some(digest(&plan).as_str())).unwrap();
+        assert_eq!(found, plan);
+        assert_eq!(reference.config_map, "blackjack-plan");
+        assert_eq!(map.immutable, Some(true));
+        assert_eq!(map.metadata.owner_references.unwrap()[0].kind, "AgentRun");
+    }
+
+    #[test]
+    fn another_plan_is_noticed() {
+        let map = config_map(&fixture::run(), compress(&fixture::plan()).unwrap(), "PEM");
+        assert!(matches!(
+            read(&map, Some("sha256:0")),
+            Err(PlanLost::Changed { .. })
+        ));
+        let empty = ConfigMap::default();
+        assert!(matches!(read(&empty, None), Err(PlanLost::NoKey(_))));
+    }
+}

@@ -1,0 +1,184 @@
+//! What happened between two statuses of a run, for log, events and metrics. Pure; the caller tells it only once the later
+//! status is written.
+
+use super::progress::Progress;
+use crate::outcome::Outcome;
+use sopwith_crds::{
+    AgentRunStatus,
+    conditions::{self, RECONCILING, STEP_STUCK},
+    contract::report::Next,
+    status::{Phase, Verdict},
+};
+
+/// Everything that happened from `previous` to `next`.
+pub fn between(
+    previous: &AgentRunStatus,
+    next: &AgentRunStatus,
+    progress: Option<&Progress>,
+) -> Vec<Outcome> {
+    let mut outcomes = Vec::new();
+    if let Some(progress) = progress {
+        outcomes.extend(steps(previous, progress));
+    }
+    outcomes.extend(obstacle(previous, next));
+    outcomes.extend(stuck(previous, next));
+    if previous.phase != next.phase {
+        outcomes.extend(end(next));
+    }
+    outcomes
+}
+
+/// Attempts that ended since the snapshot that the previous status shows.
+fn steps(previous: &AgentRunStatus, progress: &Progress) -> Vec<Outcome> {
+    let told = match &previous.snapshot {
+        None => 0,
+        Some(snapshot) => progress.ended_by(snapshot),
+    };
+    let mut outcomes = Vec::new();
+    for ended in progress.ends.iter().skip(told) {
+        let end = &ended.end;
+        outcomes.push(Outcome::StepFinished {
+            step: end.step.clone(),
+            attempt: end.attempt,
+            passed: end.verdict == Verdict::Passed,
+            seconds: ended.seconds,
+            message: end.message.clone(),
+        });
+        outcomes.extend(ended.failed_gates.iter().map(|gate| Outcome::GateFailed {
+            step: end.step.clone(),
+            attempt: end.attempt,
+            gate: gate.name.clone(),
+            observed: gate.observed.clone().unwrap_or_default(),
+        }));
+        match &end.next {
+            Next::Retry => outcomes.push(Outcome::Retrying {
+                step: end.step.clone(),
+                attempt: end.attempt + 1,
+            }),
+            Next::Backtrack { to } => outcomes.push(Outcome::Backtracked {
+                step: end.step.clone(),
+                attempt: end.attempt,
+                to: to.clone(),
+            }),
+            Next::Proceed | Next::Wait | Next::Fail => {}
+        }
+    }
+    outcomes
+}
+
+/// Something new stands in the way. What is on its way as it should is no news.
+fn obstacle(previous: &AgentRunStatus, next: &AgentRunStatus) -> Option<Outcome> {
+    let now = conditions::find(&next.conditions, RECONCILING)?;
+    if matches!(now.reason.as_str(), "Starting" | "Running") {
+        return None;
+    }
+    let before = conditions::find(&previous.conditions, RECONCILING);
+    let same = before
+        .is_some_and(|before| (&before.reason, &before.message) == (&now.reason, &now.message));
+    (!same).then(|| Outcome::Obstacle {
+        reason: now.reason.clone(),
+        message: now.message.clone(),
+    })
+}
+
+fn stuck(previous: &AgentRunStatus, next: &AgentRunStatus) -> Option<Outcome> {
+    let now = conditions::find(&next.conditions, STEP_STUCK)?;
+    (!conditions::is_true(&previous.conditions, STEP_STUCK)).then(|| Outcome::StepStuck {
+        message: now.message.clone(),
+    })
+}
+
+fn end(next: &AgentRunStatus) -> Option<Outcome> {
+    match next.phase? {
+        Phase::Succeeded => {
+            let usage = next.usage.clone().unwrap_or_default();
+            Some(Outcome::Succeeded {
+                message: format!(
+                    "{} steps, {} tokens, {} US dollars",
+                    next.progress.as_deref().unwrap_or_default(),
+                    usage.total_tokens,
+                    usage.cost
+                ),
+            })
+        }
+        Phase::Failed | Phase::Cancelled => {
+            let failure = next.failure.clone().unwrap_or_default();
+            Some(Outcome::Failed {
+                reason: failure.reason,
+                message: failure.message,
+            })
+        }
+        Phase::Suspended => Some(Outcome::Suspended),
+        Phase::Pending | Phase::Running | Phase::Waiting => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::{
+        fixture::{self, Story},
+        progress::fold,
+    };
+
+    fn reasons(outcomes: &[Outcome]) -> Vec<String> {
+        outcomes
+            .iter()
+            .map(|outcome| outcome.reason().into_owned())
+            .collect()
+    }
+
+    #[test]
+    fn each_ended_attempt_is_told_once() {
+        let plan = fixture::plan();
+        let story = Story::new()
+            .started("write", 1)
+            .gate("write", 1, "tests", Verdict::Failed);
+        let story = story.ended("write", 1, Verdict::Failed, Next::Retry);
+        let progress = fold(&plan, &story.batches());
+        let none = AgentRunStatus::default();
+        let shown = AgentRunStatus {
+            snapshot: progress.snapshot.clone(),
+            ..AgentRunStatus::default()
+        };
+        let first = between(&none, &shown, Some(&progress));
+        assert_eq!(reasons(&first), ["StepFinished", "GateFailed", "Retrying"]);
+        assert!(between(&shown, &shown, Some(&progress)).is_empty());
+
+        let back = Next::Backtrack {
+            to: "write".to_owned(),
+        };
+        let story = story
+            .started("write", 2)
+            .ended("write", 2, Verdict::Passed, Next::Proceed);
+        let story = story
+            .started("code", 1)
+            .ended("code", 1, Verdict::Failed, back);
+        let progress = fold(&plan, &story.batches());
+        let told = between(&shown, &shown, Some(&progress));
+        assert_eq!(
+            reasons(&told),
+            ["StepFinished", "StepFinished", "Backtracked"]
+        );
+    }
+
+    #[test]
+    fn a_checkpoint_at_the_end_of_a_launch_does_not_tell_old_steps_again() {
+        let plan = fixture::plan();
+        let story =
+            Story::new()
+                .started("write", 1)
+                .ended("write", 1, Verdict::Passed, Next::Proceed);
+        let story = story.event(sopwith_crds::contract::report::What::LaunchEnded {
+            outcome: sopwith_crds::contract::report::Outcome::Interrupted,
+            snapshot: Some(sopwith_crds::contract::Digest::of("checkpoint")),
+            failure: None,
+        });
+        let progress = fold(&plan, &story.batches());
+        let shown = AgentRunStatus {
+            snapshot: progress.snapshot.clone(),
+            ..AgentRunStatus::default()
+        };
+        assert!(between(&shown, &shown, Some(&progress)).is_empty());
+    }
+}
