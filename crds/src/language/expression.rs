@@ -27,16 +27,20 @@ const MAX_ENTRIES: usize = 10_000;
 const MAX_NESTING: usize = 3;
 /// How long an evaluation may take.
 const DEADLINE: Duration = Duration::from_secs(2);
-/// The interpreter recurses over expression and values.
-const STACK_BYTES: usize = 64 << 20;
+/// How deep operators and calls may nest: the interpreter recurses.
+const MAX_DEPTH: usize = 250;
+/// The parser recurses, too, as deep as the longest text can make it, in a debug build with large frames.
+/// Only what is touched costs memory.
+const STACK_BYTES: usize = 256 << 20;
 /// Evaluations that ran over their deadline and have not ended by themselves yet.
 const MAX_RUNAWAYS: usize = 8;
 
 static RUNAWAYS: AtomicUsize = AtomicUsize::new(0);
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib().with_optional_support(false);
-    // It fails only where a name is declared twice; the tests would show it.
+    // Each fails only where a name is declared twice; the tests would show it.
     let _ = env.add_extension(extensions::strings);
+    let _ = env.add_extension(extensions::lists);
     Arc::new(env)
 });
 
@@ -59,6 +63,9 @@ pub enum ExpressionError {
     /// Its comprehensions nest too deep.
     #[error("nests map, filter, all or exists {0} deep, the most is {MAX_NESTING}")]
     TooDeep(usize),
+    /// Its operators and calls nest too deep.
+    #[error("chains or nests {0} operators, the most is {MAX_DEPTH}: split it into several gates")]
+    TooLongChain(usize),
     /// It calls a function that does not exist.
     #[error("calls the unknown function {0}")]
     UnknownFunction(String),
@@ -102,11 +109,17 @@ impl Expression {
             return Err(ExpressionError::TooLong(text.len()));
         }
         let source = text.to_owned();
-        // The parser recurses, too, and backtracks: give it the same bounds as the evaluation.
-        let program = bounded(&AtomicBool::new(false), move || {
-            ENV.compile(&source).map_err(|errors| syntax_error(&errors))
+        // Parser and walk recurse, too: give them the same bounds as the evaluation.
+        let (program, found) = bounded(&AtomicBool::new(false), move || {
+            let program = ENV
+                .compile(&source)
+                .map_err(|errors| syntax_error(&errors))?;
+            let found = references(program.expression());
+            Ok((program, found))
         })??;
-        let found = references(program.expression());
+        if found.depth > MAX_DEPTH {
+            return Err(ExpressionError::TooLongChain(found.depth));
+        }
         if found.nesting > MAX_NESTING {
             return Err(ExpressionError::TooDeep(found.nesting));
         }
@@ -346,15 +359,17 @@ const fn type_name(value: &Json) -> &'static str {
 
 /// Whether the interpreter has an operator or a function of this name.
 fn is_function(name: &str) -> bool {
-    const FUNCTIONS: [&str; 26] = [
+    const FUNCTIONS: [&str; 30] = [
         "bool",
         "bytes",
         "charAt",
         "contains",
+        "distinct",
         "double",
         "dyn",
         "endsWith",
         "exists_one",
+        "flatten",
         "format",
         "indexOf",
         "int",
@@ -365,6 +380,8 @@ fn is_function(name: &str) -> bool {
         "replace",
         "reverse",
         "size",
+        "slice",
+        "sort",
         "split",
         "startsWith",
         "string",

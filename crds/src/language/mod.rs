@@ -20,6 +20,11 @@
 //! | `exitCode` | in gates of kind command: the exit code of the last program that ran |
 //! | `measures.NAME` | in gates: numbers that the gate measured |
 //!
+//! Expressions have CEL's operators, macros (`has`, `all`, `exists`, `exists_one`, `map`, `filter`) and functions,
+//! and of its extensions those on strings (`split`, `join`, `trim`, `lowerAscii` …) and lists (`sort`, `distinct`,
+//! `flatten`, `slice`). The keys of a map come in no order: sort what goes over them. Templates have minijinja's
+//! filters and tests, `json`, and the functions `file(path)` and `glob(pattern)` over the project.
+//!
 //! `path` and `glob` of an artifact are known before anything runs: they see `layout`, `parameters`,
 //! `project`, `options` and `inputs` only.
 

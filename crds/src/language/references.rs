@@ -14,12 +14,15 @@ pub(super) struct References {
     pub(super) functions: Vec<String>,
     /// How deep comprehensions nest.
     pub(super) nesting: usize,
+    /// How deep the whole expression nests.
+    pub(super) depth: usize,
 }
 
 pub(super) fn references(expression: &IdedExpr) -> References {
     let mut walk = Walk {
         found: References::default(),
         bound: Vec::new(),
+        comprehensions: 0,
         depth: 0,
     };
     walk.expression(expression);
@@ -34,12 +37,21 @@ pub(super) fn references(expression: &IdedExpr) -> References {
 struct Walk {
     found: References,
     bound: Vec<String>,
+    comprehensions: usize,
     depth: usize,
 }
 
 impl Walk {
     fn expression(&mut self, node: &IdedExpr) {
+        self.depth += 1;
+        self.found.depth = self.found.depth.max(self.depth);
+        self.node(node);
+        self.depth -= 1;
+    }
+
+    fn node(&mut self, node: &IdedExpr) {
         if let Some(path) = written_path(node) {
+            self.found.depth = self.found.depth.max(self.depth + path.len());
             if !self.bound.contains(&path[0]) && !path[0].starts_with('@') {
                 self.found.paths.push(path);
             }
@@ -62,12 +74,12 @@ impl Walk {
                 self.bound.push(comprehension.iter_var.clone());
                 self.bound.extend(comprehension.iter_var2.clone());
                 self.bound.push(comprehension.accu_var.clone());
-                self.depth += 1;
-                self.found.nesting = self.found.nesting.max(self.depth);
+                self.comprehensions += 1;
+                self.found.nesting = self.found.nesting.max(self.comprehensions);
                 self.expression(&comprehension.loop_cond);
                 self.expression(&comprehension.loop_step);
                 self.expression(&comprehension.result);
-                self.depth -= 1;
+                self.comprehensions -= 1;
                 self.bound.truncate(before);
             }
             Expr::List(list) => {

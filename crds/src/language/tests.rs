@@ -42,6 +42,8 @@ fn context() -> Value {
 #[case("!artifacts.bugs.exists && findings == ''", json!(true))]
 #[case("artifacts.tasks.json.files[0].path", json!("a.py"))]
 #[case("{'a': 1}.a", json!(1))]
+#[case("['b', 'a', 'b'].distinct().sort()", json!(["a", "b"]))]
+#[case("[[1], [2]].flatten().slice(1, 2)", json!([2]))]
 #[case("9007199254740993", json!(9_007_199_254_740_993_i64))]
 fn an_expression_gives(#[case] text: &str, #[case] expected: Value) {
     let expression = Expression::compile(text).unwrap();
@@ -52,6 +54,7 @@ fn an_expression_gives(#[case] text: &str, #[case] expected: Value) {
 #[case("1 +", "line 1, column 4")]
 #[case("idea ==\n  == 1", "line 2, column 3")]
 #[case("artifacts.prd.json.stories.all(s", "line 1, column 33")]
+#[case("lists.range(1000000000)", "calls the unknown function")]
 #[case("foo(idea)", "calls the unknown function foo")]
 #[case("idea.lenght()", "calls the unknown function lenght")]
 #[case(
@@ -145,6 +148,32 @@ fn the_variables_of_an_expression_are_those_it_does_not_bind() {
             "s"
         ]
     );
+}
+
+#[rstest]
+#[case("1", "+1", "")]
+#[case("a", ".a", "")]
+#[case("", "(", "")]
+#[case("", "[", "")]
+#[case("", "!", "true")]
+#[case("", "-", "1")]
+#[case("", "true?1:", "2")]
+#[case("true", "&&true", "")]
+#[case("a", "[0]", "")]
+#[case("", "{1:", "")]
+#[case("", "size(", "")]
+#[case("", "'", "")]
+fn no_expression_takes_the_process_down(
+    #[case] head: &str,
+    #[case] repeated: &str,
+    #[case] tail: &str,
+) {
+    let times = (MAX_EXPRESSION_BYTES - head.len() - tail.len()) / repeated.len();
+    let text = format!("{head}{}{tail}", repeated.repeat(times));
+    if let Ok(expression) = Expression::compile(&text) {
+        // Whatever it says: it comes back.
+        let _ = expression.evaluate(&json!({"a": {"a": [[0]]}}));
+    }
 }
 
 fn templates(texts: &[(&str, &str)]) -> Result<Templates, TemplateError> {
