@@ -9,10 +9,10 @@ use sopwith_crds::{
     contract::{
         Digest, VERSION,
         plan::{RunIdentity, RunOptions, RunPlan, Workbench},
-        report::{Event, Next, Outcome, ReportBatch, StepEnd, What},
+        report::{Event, Next, ReportBatch, StepEnd, What},
     },
     sop_definition::{GateKind, Step},
-    status::{Failure, GateStatus, Revision, Usage, Verdict},
+    status::{GateStatus, Revision, Usage, Verdict},
     tool_policy::{Endpoint, Provider, Replay},
 };
 use std::sync::Arc;
@@ -200,14 +200,6 @@ impl Story {
                 snapshot,
                 next,
             }),
-        })
-    }
-
-    pub(crate) fn over(self, outcome: Outcome, failure: Option<Failure>) -> Self {
-        self.event(What::LaunchEnded {
-            outcome,
-            snapshot: None,
-            failure,
         })
     }
 

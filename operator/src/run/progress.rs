@@ -37,7 +37,7 @@ pub struct Progress {
     /// When, by our clock, the newest batch with an event in it came.
     pub last_trace: Option<Timestamp>,
     /// Each snapshot in order, with the number of attempts that had ended by then.
-    marks: Vec<(String, usize)>,
+    pub(super) marks: Vec<(String, usize)>,
 }
 
 /// An attempt of a step at work.
