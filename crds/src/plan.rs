@@ -124,11 +124,11 @@ pub fn compress(plan: &RunPlan) -> Result<Vec<u8>, Rejection> {
         reason: FailureReason::Internal,
         message: format!("the plan could not be written: {error}"),
     };
-    let plain = serde_json_canonicalizer::to_vec(plan).map_err(|e| failed(&e))?;
+    let json = serde_json_canonicalizer::to_vec(plan).map_err(|e| failed(&e))?;
     let mut gzip = GzBuilder::new()
         .mtime(0)
         .write(Vec::new(), Compression::best());
-    gzip.write_all(&plain).map_err(|e| failed(&e))?;
+    gzip.write_all(&json).map_err(|e| failed(&e))?;
     let bytes = gzip.finish().map_err(|e| failed(&e))?;
     if bytes.len() > MAX_PLAN_BYTES {
         return Err(too_large(plan, bytes.len()));
@@ -138,11 +138,11 @@ pub fn compress(plan: &RunPlan) -> Result<Vec<u8>, Rejection> {
 
 /// Reads what `compress` wrote.
 pub fn decompress(bytes: &[u8]) -> Result<RunPlan, ReadPlanError> {
-    let mut plain = Vec::new();
+    let mut json = Vec::new();
     GzDecoder::new(bytes)
         .take(MAX_PLAIN_BYTES)
-        .read_to_end(&mut plain)?;
-    let plan: RunPlan = serde_json::from_slice(&plain)?;
+        .read_to_end(&mut json)?;
+    let plan: RunPlan = serde_json::from_slice(&json)?;
     if plan.version == VERSION {
         Ok(plan)
     } else {
