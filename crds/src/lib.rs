@@ -2,6 +2,9 @@
 //!
 //! Everything here is pure: no client, no clock, no file system.
 
+// Clippy takes the keys of kube's `printcolumn` lists for repeated attributes.
+#![allow(clippy::duplicated_attributes)]
+
 pub mod agent_run;
 pub mod check;
 pub mod conditions;
