@@ -148,6 +148,9 @@ impl Engine {
                 Decision::Succeeded => return self.end(Outcome::Succeeded, None).await,
                 Decision::Failed(failure) => return self.end(Outcome::Failed, Some(failure)).await,
                 Decision::Step(index) => {
+                    if let Some(stop) = self.reporter.stop() {
+                        return self.stop(stop).await;
+                    }
                     if let Some(end) = self.step(index).await {
                         return end;
                     }

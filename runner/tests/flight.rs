@@ -1,0 +1,245 @@
+//! Whole runs on this machine: the engine, replayed models and real commands, without a cluster.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use sopwith_crds::{
+    contract::{
+        plan::RunPlan,
+        report::{LaunchStart, Next, Orders, Outcome, StepEnd, What},
+        snapshot::Message,
+    },
+    status::{FailureReason, Usage, Verdict},
+};
+use sopwith_runner::{
+    cassette::CassetteFile,
+    gateway::LocalGateway,
+    llm::{replay::Replay, transport::Places},
+    local::{Flown, Inputs, fly},
+};
+
+fn fixture(name: &str) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The plan of the fixtures, each changed as told.
+fn plan(sop: impl Fn(String) -> String, policy: impl Fn(String) -> String, run: impl Fn(String) -> String) -> RunPlan {
+    let folder = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: String| -> PathBuf {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    };
+    let inputs = Inputs {
+        sop: write("sop.yaml", sop(fixture("sop.yaml"))),
+        policy: write("policy.yaml", policy(fixture("policy.yaml"))),
+        run: write("run.yaml", run(fixture("run.yaml"))),
+        cassette: None,
+        secrets: PathBuf::new(),
+        config: PathBuf::new(),
+    };
+    inputs.plan().unwrap()
+}
+
+fn plain() -> RunPlan {
+    plan(same, same, same)
+}
+
+fn same(text: String) -> String {
+    text
+}
+
+async fn flown(plan: RunPlan, replay: Replay, gateway: LocalGateway) -> (Flown, Arc<Replay>) {
+    let places = Places { secrets: "none".into(), config: "none".into() };
+    let replay = Arc::new(replay);
+    let program = Path::new(env!("CARGO_BIN_EXE_sopwith-runner"));
+    (fly(plan, Arc::clone(&replay), &places, program, gateway).await, replay)
+}
+
+fn filling() -> Replay {
+    Replay::new(&[("cassette".into(), fixture("cassette.yaml"))]).unwrap().filling()
+}
+
+/// The cassette of the fixtures with the digests of a good run.
+async fn recorded() -> Replay {
+    let (_, replay) = flown(plain(), filling(), LocalGateway::default()).await;
+    let file = CassetteFile::parse(&fixture("cassette.yaml")).unwrap();
+    let (text, unasked) = file.filled(&replay.filled()).unwrap();
+    assert!(unasked.is_empty(), "{unasked:?}");
+    Replay::new(&[("cassette".into(), text)]).unwrap()
+}
+
+fn ends(flown: &Flown) -> Vec<StepEnd> {
+    let ended = |what: What| match what {
+        What::StepEnded { end } => Some(*end),
+        _ => None,
+    };
+    flown.gateway.events().into_iter().filter_map(|event| ended(event.what)).collect()
+}
+
+fn file(flown: &Flown, path: &str) -> Option<String> {
+    let snapshot = flown.snapshot()?;
+    let entry = snapshot.tree.into_iter().find(|entry| entry.path == path)?;
+    Some(String::from_utf8(flown.gateway.blob(&entry.digest)?.to_vec()).unwrap())
+}
+
+fn failure(flown: &Flown) -> (FailureReason, String) {
+    let failure = flown.end.failure.clone().expect("the run failed");
+    (failure.reason, failure.message)
+}
+
+#[tokio::test]
+async fn a_failed_gate_sends_the_line_back_and_the_second_attempt_passes() {
+    let (flown, _) = flown(plain(), recorded().await, LocalGateway::default()).await;
+    assert_eq!(flown.end.outcome, Outcome::Succeeded);
+    let path: Vec<(String, u32, Verdict)> = ends(&flown).into_iter().map(|end| (end.step, end.attempt, end.verdict)).collect();
+    let expected = [
+        ("think", 1, Verdict::Passed),
+        ("write", 1, Verdict::Passed),
+        ("check", 1, Verdict::Failed),
+        ("write", 2, Verdict::Passed),
+        ("check", 2, Verdict::Passed),
+    ];
+    assert_eq!(path, expected.map(|(step, attempt, verdict)| (step.to_owned(), attempt, verdict)));
+    assert_eq!(ends(&flown)[2].next, Next::Backtrack { to: "write".into() });
+    assert_eq!(ends(&flown)[2].message, "gate right-word failed: grep exited with 1");
+    assert_eq!(file(&flown, "word.txt").as_deref(), Some("right\n"));
+    assert_eq!(file(&flown, "copy.txt").as_deref(), Some("right\n"));
+    assert_eq!(file(&flown, "docs/summary.md").as_deref(), Some("1 file, attempt 2, round 2\n"));
+    // 330 tokens in at 10, 30 out at 30 dollars a million.
+    let usage = flown.gateway.batches().last().unwrap().usage.clone();
+    assert_eq!((usage.llm_requests, usage.total_tokens, usage.cost), (4, 360, "0.0042".parse().unwrap()));
+}
+
+#[tokio::test]
+async fn what_belongs_together_is_reported_together() {
+    let (flown, _) = flown(plain(), recorded().await, LocalGateway::default()).await;
+    let name = |what: &What| serde_json::to_value(what).unwrap()["type"].as_str().unwrap().to_owned();
+    let batches: Vec<Vec<String>> =
+        flown.gateway.batches().iter().map(|batch| batch.events.iter().map(|event| name(&event.what)).collect()).collect();
+    assert_eq!(batches[0], ["launchStarted", "roundStarted", "stepStarted"]);
+    for batch in &batches[1..] {
+        if let Some(index) = batch.iter().position(|event| event == "stepEnded") {
+            assert!(batch[index + 1..].contains(&"stepStarted".to_owned()) || batch.last().unwrap() == "launchEnded", "{batch:?}");
+        }
+    }
+    assert_eq!(batches.last().unwrap()[batches.last().unwrap().len() - 3..], ["stepEnded", "stepSkipped", "launchEnded"]);
+}
+
+#[tokio::test]
+async fn a_changed_prompt_fails_with_the_difference() {
+    let changed = plan(|sop| sop.replace("Plan for:", "A plan for:"), same, same);
+    let (flown, _) = flown(changed, recorded().await, LocalGateway::default()).await;
+    let (reason, message) = failure(&flown);
+    assert_eq!(reason, FailureReason::ProviderFailed);
+    assert!(message.contains("-Plan for: a right word\n+A plan for: a right word"), "{message}");
+}
+
+#[tokio::test]
+async fn a_request_that_does_not_fit_the_investment_is_not_made() {
+    let poor = plan(same, same, |run| run + "  investment: \"0.001\"\n");
+    let (flown, replay) = flown(poor, filling(), LocalGateway::default()).await;
+    assert_eq!(failure(&flown).0, FailureReason::BudgetExhausted);
+    assert!(replay.filled().is_empty());
+    assert_eq!(ends(&flown).len(), 1);
+}
+
+#[tokio::test]
+async fn rounds_bound_the_backtracks() {
+    let one = plan(same, same, |run| run + "  rounds: 1\n");
+    let (flown, _) = flown(one, recorded().await, LocalGateway::default()).await;
+    assert_eq!(failure(&flown).0, FailureReason::RoundsExhausted);
+}
+
+#[tokio::test]
+async fn a_frozen_artifact_cannot_be_changed_by_a_later_step() {
+    let sop = |sop: String| sop.replace("{argv: [cp, word.txt, copy.txt], image: \"localhost/bench:1\", collect: [copy.txt]}", "{argv: [cp, word.txt, docs/plan.json], image: \"localhost/bench:1\", collect: [docs/*]}");
+    let (flown, _) = flown(plan(sop, same, same), filling(), LocalGateway::default()).await;
+    let (reason, message) = failure(&flown);
+    assert_eq!(reason, FailureReason::GateFailed);
+    assert!(message.contains("frozen artifact plan of step think"), "{message}");
+}
+
+#[tokio::test]
+async fn a_program_and_a_step_that_take_too_long_are_ended() {
+    let command = |sop: String| sop.replace("[cp, word.txt, copy.txt], image: \"localhost/bench:1\",", "[sleep, \"60\"], image: \"localhost/bench:1\", timeoutSeconds: 1,");
+    let step = |sop: String| sop.replace("[cp, word.txt, copy.txt]", "[sleep, \"60\"]").replace("  - name: write\n", "  - name: write\n    timeoutSeconds: 1\n");
+    for (sop, part) in [(plan(command, same, same), "`sleep 60` was still running"), (plan(step, same, same), "timeoutSeconds of the step")] {
+        let (flown, _) = flown(sop, filling(), LocalGateway::default()).await;
+        let (reason, message) = failure(&flown);
+        assert_eq!(reason, FailureReason::StepTimeout);
+        assert!(message.contains(part), "{message}");
+    }
+    let deadline = plan(|sop| sop.replace("[cp, word.txt, copy.txt]", "[sleep, \"60\"]"), same, |run| run + "  deadlineSeconds: 1\n");
+    assert_eq!(failure(&flown(deadline, filling(), LocalGateway::default()).await.0).0, FailureReason::DeadlineExceeded);
+}
+
+/// The first launch is suspended at its first report after `think`; the second goes on and pays for nothing twice.
+#[tokio::test]
+async fn a_launch_goes_on_after_the_last_finished_step() {
+    let gateway = LocalGateway::default();
+    let sleeping = |seconds: &'static str| {
+        plan(move |sop| sop.replace("argv: [grep, -q, right, word.txt]", &format!("argv: [sleep, \"{seconds}\"]")), same, same)
+    };
+    let slow = sleeping("8");
+    let orders = gateway.clone();
+    let watch = async move {
+        loop {
+            let judged = orders.events().iter().any(|event| matches!(&event.what, What::StepStarted { step, .. } if step == "check"));
+            if judged {
+                return orders.order(Orders { suspend: true, cancel: false });
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let ((first, _), ()) = tokio::join!(flown(slow.clone(), filling(), gateway.clone()), watch);
+    assert_eq!(first.end.outcome, Outcome::Suspended);
+    let spent = first.gateway.batches().last().unwrap().usage.clone();
+    assert_eq!(spent.llm_requests, 3);
+
+    gateway.next_launch(LaunchStart { snapshot: first.end.snapshot.clone(), spent: spent.clone(), ..LaunchStart::default() });
+    let mut quick = slow;
+    for step in &mut quick.steps {
+        step.timeout_seconds = Some(1);
+    }
+    // Another plan is not this run's: the snapshot is refused.
+    let (other, _) = flown(quick, filling(), gateway.clone()).await;
+    assert_eq!(failure(&other).0, FailureReason::Internal);
+
+    gateway.next_launch(LaunchStart { snapshot: first.end.snapshot, spent, ..LaunchStart::default() });
+    let stopper = gateway.clone();
+    let cancel = async move {
+        loop {
+            if !stopper.batches().is_empty() {
+                return stopper.order(Orders { suspend: false, cancel: true });
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let ((second, replay), ()) = tokio::join!(flown(sleeping("8"), filling(), gateway.clone()), cancel);
+    assert_eq!(second.end.outcome, Outcome::Cancelled);
+    assert!(replay.filled().is_empty(), "no finished step is asked for again");
+    let started: Vec<String> = second
+        .gateway
+        .events()
+        .into_iter()
+        .filter_map(|event| if let What::StepStarted { step, .. } = event.what { Some(step) } else { None })
+        .collect();
+    assert_eq!(started, ["check"]);
+    assert_eq!(second.gateway.batches().last().unwrap().usage, Usage::default());
+}
+
+#[tokio::test]
+async fn the_trace_holds_who_did_what_in_order() {
+    let (flown, _) = flown(plain(), recorded().await, LocalGateway::default()).await;
+    let log = flown.gateway.blob(&flown.snapshot().unwrap().messages.unwrap()).unwrap();
+    let messages: Vec<Message> = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect();
+    let causes: Vec<&str> = messages.iter().map(|message| message.cause.as_str()).collect();
+    let write = ["write/words/word", "write/summarize", "write/copy", "check/right-word"];
+    assert_eq!(causes, [&["think/plan", "think/has-files"][..], &write, &write].concat());
+    assert_eq!(messages.iter().map(|message| message.number).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
+    assert_eq!((messages[0].sender.as_str(), messages[0].input_tokens), ("writer", 220));
+}
