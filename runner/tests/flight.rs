@@ -14,19 +14,30 @@ use sopwith_crds::{
     status::{FailureReason, Usage, Verdict},
 };
 use sopwith_runner::{
+    action::command::Benches,
     cassette::CassetteFile,
-    gateway::LocalGateway,
-    llm::{replay::Replay, transport::Places},
+    gateway::{Gateway, LocalGateway},
+    llm::{
+        replay::Replay,
+        transport::{Places, Transport},
+    },
     local::{Flown, Inputs, fly},
+    run::Flight,
 };
 
 fn fixture(name: &str) -> String {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/fixtures")
+        .join(name);
     std::fs::read_to_string(path).unwrap()
 }
 
 /// The plan of the fixtures, each changed as told.
-fn plan(sop: impl Fn(String) -> String, policy: impl Fn(String) -> String, run: impl Fn(String) -> String) -> RunPlan {
+fn plan(
+    sop: impl Fn(String) -> String,
+    policy: impl Fn(String) -> String,
+    run: impl Fn(String) -> String,
+) -> RunPlan {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: String| -> PathBuf {
         let path = folder.path().join(name);
@@ -53,14 +64,22 @@ fn same(text: String) -> String {
 }
 
 async fn flown(plan: RunPlan, replay: Replay, gateway: LocalGateway) -> (Flown, Arc<Replay>) {
-    let places = Places { secrets: "none".into(), config: "none".into() };
+    let places = Places {
+        secrets: "none".into(),
+        config: "none".into(),
+    };
     let replay = Arc::new(replay);
     let program = Path::new(env!("CARGO_BIN_EXE_sopwith-runner"));
-    (fly(plan, Arc::clone(&replay), &places, program, gateway).await, replay)
+    (
+        fly(plan, Arc::clone(&replay), &places, program, gateway).await,
+        replay,
+    )
 }
 
 fn filling() -> Replay {
-    Replay::new(&[("cassette".into(), fixture("cassette.yaml"))]).unwrap().filling()
+    Replay::new(&[("cassette".into(), fixture("cassette.yaml"))])
+        .unwrap()
+        .filling()
 }
 
 /// The cassette of the fixtures with the digests of a good run.
@@ -77,7 +96,12 @@ fn ends(flown: &Flown) -> Vec<StepEnd> {
         What::StepEnded { end } => Some(*end),
         _ => None,
     };
-    flown.gateway.events().into_iter().filter_map(|event| ended(event.what)).collect()
+    flown
+        .gateway
+        .events()
+        .into_iter()
+        .filter_map(|event| ended(event.what))
+        .collect()
 }
 
 fn file(flown: &Flown, path: &str) -> Option<String> {
@@ -95,7 +119,10 @@ fn failure(flown: &Flown) -> (FailureReason, String) {
 async fn a_failed_gate_sends_the_line_back_and_the_second_attempt_passes() {
     let (flown, _) = flown(plain(), recorded().await, LocalGateway::default()).await;
     assert_eq!(flown.end.outcome, Outcome::Succeeded);
-    let path: Vec<(String, u32, Verdict)> = ends(&flown).into_iter().map(|end| (end.step, end.attempt, end.verdict)).collect();
+    let path: Vec<(String, u32, Verdict)> = ends(&flown)
+        .into_iter()
+        .map(|end| (end.step, end.attempt, end.verdict))
+        .collect();
     let expected = [
         ("think", 1, Verdict::Passed),
         ("write", 1, Verdict::Passed),
@@ -103,30 +130,58 @@ async fn a_failed_gate_sends_the_line_back_and_the_second_attempt_passes() {
         ("write", 2, Verdict::Passed),
         ("check", 2, Verdict::Passed),
     ];
-    assert_eq!(path, expected.map(|(step, attempt, verdict)| (step.to_owned(), attempt, verdict)));
+    assert_eq!(
+        path,
+        expected.map(|(step, attempt, verdict)| (step.to_owned(), attempt, verdict))
+    );
     assert_eq!(ends(&flown)[2].next, Next::Backtrack { to: "write".into() });
-    assert_eq!(ends(&flown)[2].message, "gate right-word failed: grep exited with 1");
+    assert_eq!(
+        ends(&flown)[2].message,
+        "gate right-word failed: grep exited with 1"
+    );
     assert_eq!(file(&flown, "word.txt").as_deref(), Some("right\n"));
     assert_eq!(file(&flown, "copy.txt").as_deref(), Some("right\n"));
-    assert_eq!(file(&flown, "docs/summary.md").as_deref(), Some("1 file, attempt 2, round 2\n"));
+    assert_eq!(
+        file(&flown, "docs/summary.md").as_deref(),
+        Some("1 file, attempt 2, round 2\n")
+    );
     // 330 tokens in at 10, 30 out at 30 dollars a million.
     let usage = flown.gateway.batches().last().unwrap().usage.clone();
-    assert_eq!((usage.llm_requests, usage.total_tokens, usage.cost), (4, 360, "0.0042".parse().unwrap()));
+    assert_eq!(
+        (usage.llm_requests, usage.total_tokens, usage.cost),
+        (4, 360, "0.0042".parse().unwrap())
+    );
 }
 
 #[tokio::test]
 async fn what_belongs_together_is_reported_together() {
     let (flown, _) = flown(plain(), recorded().await, LocalGateway::default()).await;
-    let name = |what: &What| serde_json::to_value(what).unwrap()["type"].as_str().unwrap().to_owned();
-    let batches: Vec<Vec<String>> =
-        flown.gateway.batches().iter().map(|batch| batch.events.iter().map(|event| name(&event.what)).collect()).collect();
+    let name = |what: &What| {
+        serde_json::to_value(what).unwrap()["type"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let batches: Vec<Vec<String>> = flown
+        .gateway
+        .batches()
+        .iter()
+        .map(|batch| batch.events.iter().map(|event| name(&event.what)).collect())
+        .collect();
     assert_eq!(batches[0], ["launchStarted", "roundStarted", "stepStarted"]);
     for batch in &batches[1..] {
         if let Some(index) = batch.iter().position(|event| event == "stepEnded") {
-            assert!(batch[index + 1..].contains(&"stepStarted".to_owned()) || batch.last().unwrap() == "launchEnded", "{batch:?}");
+            assert!(
+                batch[index + 1..].contains(&"stepStarted".to_owned())
+                    || batch.last().unwrap() == "launchEnded",
+                "{batch:?}"
+            );
         }
     }
-    assert_eq!(batches.last().unwrap()[batches.last().unwrap().len() - 3..], ["stepEnded", "stepSkipped", "launchEnded"]);
+    assert_eq!(
+        batches.last().unwrap()[batches.last().unwrap().len() - 3..],
+        ["stepEnded", "stepSkipped", "launchEnded"]
+    );
 }
 
 #[tokio::test]
@@ -135,7 +190,10 @@ async fn a_changed_prompt_fails_with_the_difference() {
     let (flown, _) = flown(changed, recorded().await, LocalGateway::default()).await;
     let (reason, message) = failure(&flown);
     assert_eq!(reason, FailureReason::ProviderFailed);
-    assert!(message.contains("-Plan for: a right word\n+A plan for: a right word"), "{message}");
+    assert!(
+        message.contains("-Plan for: a right word\n+A plan for: a right word"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -156,25 +214,51 @@ async fn rounds_bound_the_backtracks() {
 
 #[tokio::test]
 async fn a_frozen_artifact_cannot_be_changed_by_a_later_step() {
-    let sop = |sop: String| sop.replace("{argv: [cp, word.txt, copy.txt], image: \"localhost/bench:1\", collect: [copy.txt]}", "{argv: [cp, word.txt, docs/plan.json], image: \"localhost/bench:1\", collect: [docs/*]}");
+    let sop = |sop: String| {
+        sop.replace("{argv: [cp, word.txt, copy.txt], image: \"localhost/bench:1\", collect: [copy.txt]}", "{argv: [cp, word.txt, docs/plan.json], image: \"localhost/bench:1\", collect: [docs/*]}")
+    };
     let (flown, _) = flown(plan(sop, same, same), filling(), LocalGateway::default()).await;
     let (reason, message) = failure(&flown);
     assert_eq!(reason, FailureReason::GateFailed);
-    assert!(message.contains("frozen artifact plan of step think"), "{message}");
+    assert!(
+        message.contains("frozen artifact plan of step think"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
 async fn a_program_and_a_step_that_take_too_long_are_ended() {
-    let command = |sop: String| sop.replace("[cp, word.txt, copy.txt], image: \"localhost/bench:1\",", "[sleep, \"60\"], image: \"localhost/bench:1\", timeoutSeconds: 1,");
-    let step = |sop: String| sop.replace("[cp, word.txt, copy.txt]", "[sleep, \"60\"]").replace("  - name: write\n", "  - name: write\n    timeoutSeconds: 1\n");
-    for (sop, part) in [(plan(command, same, same), "`sleep 60` was still running"), (plan(step, same, same), "timeoutSeconds of the step")] {
+    let command = |sop: String| {
+        sop.replace(
+            "[cp, word.txt, copy.txt], image: \"localhost/bench:1\",",
+            "[sleep, \"60\"], image: \"localhost/bench:1\", timeoutSeconds: 1,",
+        )
+    };
+    let step = |sop: String| {
+        sop.replace("[cp, word.txt, copy.txt]", "[sleep, \"60\"]")
+            .replace(
+                "  - name: write\n",
+                "  - name: write\n    timeoutSeconds: 1\n",
+            )
+    };
+    for (sop, part) in [
+        (plan(command, same, same), "`sleep 60` was still running"),
+        (plan(step, same, same), "timeoutSeconds of the step"),
+    ] {
         let (flown, _) = flown(sop, filling(), LocalGateway::default()).await;
         let (reason, message) = failure(&flown);
         assert_eq!(reason, FailureReason::StepTimeout);
         assert!(message.contains(part), "{message}");
     }
-    let deadline = plan(|sop| sop.replace("[cp, word.txt, copy.txt]", "[sleep, \"60\"]"), same, |run| run + "  deadlineSeconds: 1\n");
-    assert_eq!(failure(&flown(deadline, filling(), LocalGateway::default()).await.0).0, FailureReason::DeadlineExceeded);
+    let deadline = plan(
+        |sop| sop.replace("[cp, word.txt, copy.txt]", "[sleep, \"60\"]"),
+        same,
+        |run| run + "  deadlineSeconds: 1\n",
+    );
+    assert_eq!(
+        failure(&flown(deadline, filling(), LocalGateway::default()).await.0).0,
+        FailureReason::DeadlineExceeded
+    );
 }
 
 /// The first launch is suspended at its first report after `think`; the second goes on and pays for nothing twice.
@@ -182,15 +266,29 @@ async fn a_program_and_a_step_that_take_too_long_are_ended() {
 async fn a_launch_goes_on_after_the_last_finished_step() {
     let gateway = LocalGateway::default();
     let sleeping = |seconds: &'static str| {
-        plan(move |sop| sop.replace("argv: [grep, -q, right, word.txt]", &format!("argv: [sleep, \"{seconds}\"]")), same, same)
+        plan(
+            move |sop| {
+                sop.replace(
+                    "argv: [grep, -q, right, word.txt]",
+                    &format!("argv: [sleep, \"{seconds}\"]"),
+                )
+            },
+            same,
+            same,
+        )
     };
     let slow = sleeping("8");
     let orders = gateway.clone();
     let watch = async move {
         loop {
-            let judged = orders.events().iter().any(|event| matches!(&event.what, What::StepStarted { step, .. } if step == "check"));
+            let judged = orders.events().iter().any(
+                |event| matches!(&event.what, What::StepStarted { step, .. } if step == "check"),
+            );
             if judged {
-                return orders.order(Orders { suspend: true, cancel: false });
+                return orders.order(Orders {
+                    suspend: true,
+                    cancel: false,
+                });
             }
             tokio::task::yield_now().await;
         }
@@ -200,7 +298,11 @@ async fn a_launch_goes_on_after_the_last_finished_step() {
     let spent = first.gateway.batches().last().unwrap().usage.clone();
     assert_eq!(spent.llm_requests, 3);
 
-    gateway.next_launch(LaunchStart { snapshot: first.end.snapshot.clone(), spent: spent.clone(), ..LaunchStart::default() });
+    gateway.next_launch(LaunchStart {
+        snapshot: first.end.snapshot.clone(),
+        spent: spent.clone(),
+        ..LaunchStart::default()
+    });
     let mut quick = slow;
     for step in &mut quick.steps {
         step.timeout_seconds = Some(1);
@@ -209,37 +311,277 @@ async fn a_launch_goes_on_after_the_last_finished_step() {
     let (other, _) = flown(quick, filling(), gateway.clone()).await;
     assert_eq!(failure(&other).0, FailureReason::Internal);
 
-    gateway.next_launch(LaunchStart { snapshot: first.end.snapshot, spent, ..LaunchStart::default() });
+    gateway.next_launch(LaunchStart {
+        snapshot: first.end.snapshot,
+        spent,
+        ..LaunchStart::default()
+    });
     let stopper = gateway.clone();
     let cancel = async move {
         loop {
             if !stopper.batches().is_empty() {
-                return stopper.order(Orders { suspend: false, cancel: true });
+                return stopper.order(Orders {
+                    suspend: false,
+                    cancel: true,
+                });
             }
             tokio::task::yield_now().await;
         }
     };
-    let ((second, replay), ()) = tokio::join!(flown(sleeping("8"), filling(), gateway.clone()), cancel);
+    let ((second, replay), ()) =
+        tokio::join!(flown(sleeping("8"), filling(), gateway.clone()), cancel);
     assert_eq!(second.end.outcome, Outcome::Cancelled);
-    assert!(replay.filled().is_empty(), "no finished step is asked for again");
+    assert!(
+        replay.filled().is_empty(),
+        "no finished step is asked for again"
+    );
     let started: Vec<String> = second
         .gateway
         .events()
         .into_iter()
-        .filter_map(|event| if let What::StepStarted { step, .. } = event.what { Some(step) } else { None })
+        .filter_map(|event| {
+            if let What::StepStarted { step, .. } = event.what {
+                Some(step)
+            } else {
+                None
+            }
+        })
         .collect();
     assert_eq!(started, ["check"]);
-    assert_eq!(second.gateway.batches().last().unwrap().usage, Usage::default());
+    assert_eq!(
+        second.gateway.batches().last().unwrap().usage,
+        Usage::default()
+    );
 }
 
 #[tokio::test]
 async fn the_trace_holds_who_did_what_in_order() {
     let (flown, _) = flown(plain(), recorded().await, LocalGateway::default()).await;
-    let log = flown.gateway.blob(&flown.snapshot().unwrap().messages.unwrap()).unwrap();
-    let messages: Vec<Message> = log.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()).map(|line| serde_json::from_slice(line).unwrap()).collect();
-    let causes: Vec<&str> = messages.iter().map(|message| message.cause.as_str()).collect();
-    let write = ["write/words/word", "write/summarize", "write/copy", "check/right-word"];
-    assert_eq!(causes, [&["think/plan", "think/has-files"][..], &write, &write].concat());
-    assert_eq!(messages.iter().map(|message| message.number).collect::<Vec<_>>(), (1..=10).collect::<Vec<_>>());
-    assert_eq!((messages[0].sender.as_str(), messages[0].input_tokens), ("writer", 220));
+    let log = flown
+        .gateway
+        .blob(&flown.snapshot().unwrap().messages.unwrap())
+        .unwrap();
+    let messages: Vec<Message> = log
+        .split(|byte| *byte == b'\n')
+        .filter(|line| !line.is_empty())
+        .map(|line| serde_json::from_slice(line).unwrap())
+        .collect();
+    let causes: Vec<&str> = messages
+        .iter()
+        .map(|message| message.cause.as_str())
+        .collect();
+    let write = [
+        "write/words/word",
+        "write/summarize",
+        "write/copy",
+        "check/right-word",
+    ];
+    assert_eq!(
+        causes,
+        [&["think/plan", "think/has-files"][..], &write, &write].concat()
+    );
+    assert_eq!(
+        messages
+            .iter()
+            .map(|message| message.number)
+            .collect::<Vec<_>>(),
+        (1..=10).collect::<Vec<_>>()
+    );
+    assert_eq!(
+        (messages[0].sender.as_str(), messages[0].input_tokens),
+        ("writer", 220)
+    );
+}
+
+/// A provider over TLS that finds its answer by the digest of the question, knowing nothing of steps and attempts.
+mod provider {
+    use super::fixture;
+    use sopwith_crds::contract::{
+        Digest,
+        cassette::{Key, Request},
+    };
+    use sopwith_runner::llm::replay::{parse, wire};
+    use std::{collections::BTreeMap, sync::Arc};
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio_rustls::{TlsAcceptor, rustls};
+
+    /// Serves; gives its address and the certificate to check it against.
+    pub(super) async fn serve(requests: BTreeMap<Key, Request>) -> (String, String) {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let key =
+            rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
+        let config = rustls::ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        let answers: BTreeMap<Digest, (String, Vec<u8>)> =
+            parse("cassette", &fixture("cassette.yaml"))
+                .unwrap()
+                .interactions
+                .into_iter()
+                .filter_map(|interaction| {
+                    Some((
+                        requests.get(&interaction.key)?.digest.clone()?,
+                        wire(&interaction.response),
+                    ))
+                })
+                .collect();
+        let (acceptor, answers) = (TlsAcceptor::from(Arc::new(config)), Arc::new(answers));
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let (acceptor, answers) = (acceptor.clone(), Arc::clone(&answers));
+                tokio::spawn(async move {
+                    let Ok(mut stream) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    let body = request(&mut stream).await;
+                    let digest = Digest::of_json(
+                        &serde_json::from_slice::<serde_json::Value>(&body).unwrap(),
+                    );
+                    let (status, (kind, bytes)) = match answers.get(&digest) {
+                        Some(answer) => ("200 OK", answer.clone()),
+                        None => (
+                            "404 Not Found",
+                            ("text/plain".into(), b"not recorded".to_vec()),
+                        ),
+                    };
+                    let head = format!(
+                        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n"
+                    );
+                    stream.write_all(head.as_bytes()).await.unwrap();
+                    for piece in bytes.chunks(7) {
+                        stream.write_all(piece).await.unwrap();
+                        stream.flush().await.unwrap();
+                    }
+                    let _ = stream.shutdown().await;
+                });
+            }
+        });
+        (format!("https://localhost:{port}/v1"), made.cert.pem())
+    }
+
+    async fn request(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        loop {
+            let text = String::from_utf8_lossy(&bytes).to_lowercase();
+            if let Some((head, _)) = text.split_once("\r\n\r\n") {
+                let length = head
+                    .lines()
+                    .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok())
+                    .unwrap();
+                if bytes.len() >= head.len() + 4 + length {
+                    return bytes.split_off(head.len() + 4);
+                }
+            }
+            assert!(stream.read_buf(&mut bytes).await.unwrap() > 0);
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_same_cassette_served_over_tls_gives_the_same_result() {
+    let (replayed, asked) = flown(plain(), filling(), LocalGateway::default()).await;
+    let (address, certificate) = provider::serve(asked.filled()).await;
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("ca")).unwrap();
+    std::fs::write(folder.path().join("ca/ca.crt"), certificate).unwrap();
+    let policy = |policy: String| {
+        let endpoint = format!(
+            "    provider: openai\n    baseUrl: {address}\n    caRef: {{name: ca, key: ca.crt}}\n"
+        );
+        policy.replace(
+            "    provider: replay\n    replay: {cassetteRef: {name: word}}\n",
+            &endpoint,
+        )
+    };
+    let places = Places {
+        secrets: folder.path().to_owned(),
+        config: folder.path().to_owned(),
+    };
+    let program = Path::new(env!("CARGO_BIN_EXE_sopwith-runner"));
+    let served = fly(
+        plan(same, policy, same),
+        Arc::default(),
+        &places,
+        program,
+        LocalGateway::default(),
+    )
+    .await;
+    assert_eq!(served.end.failure, None);
+    assert_eq!(
+        served.snapshot().unwrap().tree,
+        replayed.snapshot().unwrap().tree
+    );
+    assert_eq!(ends(&served).len(), ends(&replayed).len());
+    assert_eq!(
+        served.gateway.batches().last().unwrap().usage,
+        replayed.gateway.batches().last().unwrap().usage
+    );
+}
+
+#[tokio::test]
+async fn a_missing_secret_is_named_once_and_the_run_goes_on_when_it_appears() {
+    let folder = tempfile::tempdir().unwrap();
+    let secret = |policy: String| {
+        policy.replace(
+            "    provider: replay\n",
+            "    provider: replay\n    secretRef: {name: provider, key: token}\n",
+        )
+    };
+    let steps = |sop: String| {
+        sop.replace(
+            "image: \"localhost/bench:1\", collect: [copy.txt]",
+            "image: \"localhost/bench:1\"",
+        )
+    };
+    let mut plan = plan(steps, secret, same);
+    plan.steps.truncate(1);
+    let gateway = LocalGateway::default();
+    let flight = Flight {
+        plan: Arc::new(plan),
+        gateway: Gateway::Local(gateway.clone()),
+        start: LaunchStart::default(),
+        transports: Ok(vec![Transport::Replay(Arc::new(filling()))]),
+        secrets: Some(Places {
+            secrets: folder.path().to_owned(),
+            config: folder.path().to_owned(),
+        }),
+    };
+    let appear = async {
+        loop {
+            if gateway
+                .events()
+                .iter()
+                .any(|event| matches!(event.what, What::SecretMissing { .. }))
+            {
+                std::fs::create_dir(folder.path().join("provider")).unwrap();
+                return std::fs::write(folder.path().join("provider/token"), "t").unwrap();
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    let ((end, words), ()) =
+        tokio::join!(flight.fly(async { Ok(Benches::default()) }, |_| {}), appear);
+    assert_eq!(
+        (end.outcome, words.outcome),
+        (Outcome::Succeeded, Outcome::Succeeded)
+    );
+    assert_eq!(
+        words.acknowledged,
+        gateway.batches().last().unwrap().sequence
+    );
+    let told: Vec<What> = gateway
+        .events()
+        .into_iter()
+        .map(|event| event.what)
+        .collect();
+    let missing = What::SecretMissing {
+        secret: "provider".into(),
+        key: "token".into(),
+    };
+    assert_eq!(told.iter().filter(|what| **what == missing).count(), 1);
+    assert_eq!((&told[1], &told[2]), (&missing, &What::SecretsFound));
 }
