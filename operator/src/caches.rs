@@ -12,7 +12,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use sopwith_crds::{AgentRun, RUN_LABEL, SopDefinition, ToolPolicy};
-use std::{fmt::Debug, future};
+use std::{collections::BTreeSet, fmt::Debug, future};
 
 /// Everything that is watched.
 #[derive(Clone)]
@@ -29,21 +29,53 @@ pub struct Caches {
     pub sops: Store<SopDefinition>,
     /// All policies.
     pub policies: Store<ToolPolicy>,
+    /// Which of them have been filled once.
+    pub filled: Filled,
+}
+
+/// Which caches have been filled once.
+///
+/// `Store::wait_until_ready` wakes the last of several waiters only (kube-runtime 5.0), so this is counted here.
+#[derive(Clone, Debug)]
+pub struct Filled(tokio::sync::watch::Sender<BTreeSet<String>>);
+
+impl Default for Filled {
+    fn default() -> Self {
+        Self(tokio::sync::watch::Sender::new(BTreeSet::new()))
+    }
+}
+
+/// How many caches there are.
+const CACHES: usize = 6;
+
+impl Caches {
+    /// Waits until every cache has been filled once: before, what is not there yet would seem deleted.
+    pub async fn ready(&self) {
+        let mut filled = self.filled.0.subscribe();
+        // It cannot fail: `self` keeps the sender.
+        let _ = filled.wait_for(|kinds| kinds.len() == CACHES).await;
+    }
 }
 
 /// A watch that has not been started: it fills its cache while it is polled, and yields what changed.
 pub type Watch<K> = futures::stream::BoxStream<'static, Result<watcher::Event<K>, watcher::Error>>;
 
 /// Watches all objects of a kind that the operator reconciles or reads.
-pub fn watch<K>(client: &Client, config: watcher::Config) -> (Store<K>, Watch<K>)
+pub fn watch<K>(client: &Client, config: watcher::Config, filled: &Filled) -> (Store<K>, Watch<K>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store();
+    let filled = filled.0.clone();
     let stream = watcher(Api::<K>::all(client.clone()), config)
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
-        .reflect(writer);
+        .reflect(writer)
+        .inspect_ok(move |event| {
+            if matches!(event, watcher::Event::InitDone) {
+                filled.send_if_modified(|kinds| kinds.insert(K::kind(&()).into_owned()));
+            }
+        });
     (reader, stream.boxed())
 }
 

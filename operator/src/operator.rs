@@ -1,7 +1,7 @@
 //! Puts the parts together: watches, controllers, gateway, health; and takes them down in order.
 
 use crate::{
-    caches::{self, Caches, Watch, concerning, run_of, run_of_refusal, watch},
+    caches::{self, Caches, Filled, Watch, concerning, run_of, run_of_refusal, watch},
     config::Config,
     gateway::{
         Authenticator, Gateway, GatewayTls, Inbox, KubeBinding, KubeReviewer, TlsError, router,
@@ -190,12 +190,13 @@ pub async fn run(config: Config, end: signal::Receiver<bool>) -> Result<(), Star
 
 fn watch_all(client: &Client) -> (Caches, Watches) {
     let all = watcher::Config::default;
-    let (runs, watch_runs) = watch(client, all());
-    let (jobs, watch_jobs) = watch(client, caches::of_runs());
-    let (pods, watch_pods) = watch(client, caches::of_runs());
-    let (refusals, watch_refusals) = watch(client, caches::refusals());
-    let (sops, watch_sops) = watch(client, all());
-    let (policies, watch_policies) = watch(client, all());
+    let filled = Filled::default();
+    let (runs, watch_runs) = watch(client, all(), &filled);
+    let (jobs, watch_jobs) = watch(client, caches::of_runs(), &filled);
+    let (pods, watch_pods) = watch(client, caches::of_runs(), &filled);
+    let (refusals, watch_refusals) = watch(client, caches::refusals(), &filled);
+    let (sops, watch_sops) = watch(client, all(), &filled);
+    let (policies, watch_policies) = watch(client, all(), &filled);
     let caches = Caches {
         runs,
         jobs,
@@ -203,6 +204,7 @@ fn watch_all(client: &Client) -> (Caches, Watches) {
         refusals,
         sops,
         policies,
+        filled,
     };
     let watches = Watches {
         runs: watch_runs,
@@ -228,7 +230,7 @@ fn start_controllers(
         .graceful_shutdown_on(signals.ended())
         .run(
             |sop, context| async move {
-                ready(&context.caches).await;
+                context.caches.ready().await;
                 sop::reconcile(sop, context).await
             },
             |sop, error, context| {
@@ -246,7 +248,7 @@ fn start_controllers(
             .graceful_shutdown_on(signals.ended())
             .run(
                 |policy, context| async move {
-                    ready(&context.caches).await;
+                    context.caches.ready().await;
                     policy::reconcile(policy, context).await
                 },
                 |policy, error, context| {
@@ -275,7 +277,7 @@ fn start_controllers(
         .graceful_shutdown_on(signals.ended())
         .run(
             |run, context| async move {
-                ready(&context.caches).await;
+                context.caches.ready().await;
                 runs::reconcile(run, context).await
             },
             |run, error, context| runs::on_error(&run, error, &context),
@@ -380,19 +382,8 @@ async fn drive<K, E>(
         .await;
 }
 
-/// Nothing is decided before every cache has been filled once: what is not there would seem deleted.
-async fn ready(caches: &Caches) {
-    // An error means that the watch is gone, at the end of the process.
-    let _ = caches.runs.wait_until_ready().await;
-    let _ = caches.jobs.wait_until_ready().await;
-    let _ = caches.pods.wait_until_ready().await;
-    let _ = caches.refusals.wait_until_ready().await;
-    let _ = caches.sops.wait_until_ready().await;
-    let _ = caches.policies.wait_until_ready().await;
-}
-
 async fn when_ready(caches: Caches, health: Health) {
-    ready(&caches).await;
+    caches.ready().await;
     health.set_ready(true);
     tracing::info!("the caches are filled");
 }

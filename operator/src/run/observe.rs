@@ -230,7 +230,7 @@ mod tests {
         serde_json::from_value(value).unwrap()
     }
 
-    fn job(conditions: Value) -> Job {
+    fn job(conditions: &Value) -> Job {
         of(json!({"spec": {"template": {}}, "status": {"conditions": conditions}}))
     }
 
@@ -249,7 +249,7 @@ mod tests {
         JobState::Ended { why: "its Job failed: BackoffLimitExceeded".into() }
     )]
     fn a_job_has_ended_only_when_it_says_so(#[case] conditions: Value, #[case] expected: JobState) {
-        assert_eq!(observe(Some(&job(conditions)), &[], &[]).job, expected);
+        assert_eq!(observe(Some(&job(&conditions)), &[], &[]).job, expected);
     }
 
     #[rstest]
@@ -270,14 +270,14 @@ mod tests {
     )]
     fn a_waiting_pod_has_a_typed_reason(#[case] status: Value, #[case] expected: Option<&str>) {
         let pod: Pod = of(json!({"status": status}));
-        let seen = observe(Some(&job(json!([]))), &[&pod], &[]);
+        let seen = observe(Some(&job(&json!([]))), &[&pod], &[]);
         assert_eq!(seen.pending.map(|pending| pending.reason), expected);
     }
 
     #[test]
     fn the_message_names_container_image_and_remedy() {
         let pod: Pod = of(json!({"status": waiting("ErrImagePull")}));
-        let pending = observe(Some(&job(json!([]))), &[&pod], &[])
+        let pending = observe(Some(&job(&json!([]))), &[&pod], &[])
             .pending
             .unwrap();
         assert_eq!(
@@ -301,11 +301,11 @@ mod tests {
         let event: Event = of(
             json!({"metadata": {}, "involvedObject": {}, "reason": "FailedCreate", "message": message}),
         );
-        let seen = observe(Some(&job(json!([]))), &[], &[&event]);
+        let seen = observe(Some(&job(&json!([]))), &[], &[&event]);
         assert_eq!(seen.pending.unwrap().reason, expected);
         let pod: Pod = of(json!({"status": {"phase": "Running"}}));
         assert_eq!(
-            observe(Some(&job(json!([]))), &[&pod], &[&event]).pending,
+            observe(Some(&job(&json!([]))), &[&pod], &[&event]).pending,
             None
         );
     }
@@ -322,7 +322,7 @@ mod tests {
             )
         };
         let pod = ended("runner", words.to_string());
-        let seen = observe(Some(&job(json!([]))), &[&pod], &[])
+        let seen = observe(Some(&job(&json!([]))), &[&pod], &[])
             .last_words
             .unwrap();
         assert_eq!((seen.outcome, seen.acknowledged), (Outcome::Succeeded, 7));
@@ -332,7 +332,7 @@ mod tests {
         ] {
             let pod = ended(name, message);
             assert_eq!(
-                observe(Some(&job(json!([]))), &[&pod], &[]).last_words,
+                observe(Some(&job(&json!([]))), &[&pod], &[]).last_words,
                 None
             );
         }

@@ -122,7 +122,7 @@ impl Reader<'_> {
     async fn map(&self, name: &str) -> Result<BTreeMap<String, String>, Unresolved> {
         let found = self.api.get_opt(name).await.map_err(Unresolved::Kube)?;
         let found = found.ok_or_else(|| {
-            self.missing(format!(
+            missing(format!(
                 "ConfigMap \"{name}\" not found in namespace {}",
                 self.namespace
             ))
@@ -134,7 +134,7 @@ impl Reader<'_> {
         let mut map = self.map(&key.name).await?;
         let keys: Vec<_> = map.keys().cloned().collect();
         map.remove(&key.key).ok_or_else(|| {
-            self.missing(format!(
+            missing(format!(
                 "ConfigMap \"{}\" in namespace {} has no key \"{}\"; it has: {}",
                 key.name,
                 self.namespace,
@@ -143,13 +143,13 @@ impl Reader<'_> {
             ))
         })
     }
+}
 
-    fn missing(&self, message: String) -> Unresolved {
-        Unresolved::Missing(Pending {
-            reason: "ConfigMapNotFound",
-            message,
-        })
-    }
+fn missing(message: String) -> Unresolved {
+    Unresolved::Missing(Pending {
+        reason: "ConfigMapNotFound",
+        message,
+    })
 }
 
 fn named<K>(
