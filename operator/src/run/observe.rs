@@ -1,6 +1,6 @@
 //! What Job, pods and events of a launch say: how the Job stands, why it waits, and the runner's last words.
 
-use super::pod::RUNNER;
+use super::pod::{INJECT, RUNNER};
 use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ContainerStatus, Event, Pod},
@@ -164,9 +164,14 @@ fn container_pending(container: &ContainerStatus) -> Option<Pending> {
         | "RegistryUnavailable" => Some(Pending {
             reason: IMAGE_UNAVAILABLE,
             message: format!(
-                "image \"{}\" of container {} cannot be had ({reason}): {detail}; correct the image in the \
-                 SopDefinition, or make it available to the nodes",
-                container.image, container.name
+                "image \"{}\" of container {} cannot be had ({reason}): {detail}; {}",
+                container.image,
+                container.name,
+                if container.name == RUNNER || container.name == INJECT {
+                    "correct the operator's --runner-image, or make it available to the nodes"
+                } else {
+                    "correct the image in the SopDefinition, or make it available to the nodes"
+                }
             ),
         }),
         "CreateContainerConfigError"

@@ -22,6 +22,8 @@ use std::collections::BTreeSet;
 
 /// Name of the runner's container, whose termination message holds the last words.
 pub const RUNNER: &str = "runner";
+/// Name of the init container that hands out the runner's binary.
+pub const INJECT: &str = "inject";
 /// User and group of the runner; the group also owns the volumes.
 const RUNNER_UID: i64 = 65532;
 /// User and group of what runs in a workbench: another than the runner's.
@@ -77,7 +79,7 @@ pub fn spec(inputs: &JobInputs<'_>) -> PodSpec {
 /// Puts the runner's binary where the workbenches find it.
 fn inject(inputs: &JobInputs<'_>) -> Container {
     Container {
-        name: "inject".to_owned(),
+        name: INJECT.to_owned(),
         args: Some(words(&["inject", "--to", BIN_DIR])),
         volume_mounts: Some(vec![mount("bin", BIN_DIR, false)]),
         resources: Some(resources(

@@ -53,6 +53,7 @@ const STARTING: &str = "Starting";
 const RUNNING: &str = "Running";
 const SUSPENDED: &str = "Suspended";
 const WAITING: &str = "Waiting";
+const NOT_ENDED: &str = "the run has not ended";
 /// Bytes that a status may have; an object has 1.5 MiB, but many are listed at once.
 const MAX_STATUS: usize = 60 * 1024;
 
@@ -233,8 +234,8 @@ fn going(reason: &str, message: &str) -> Vec<Said> {
 fn paused(reason: &str, message: &str) -> Vec<Said> {
     vec![
         Said::no(conditions::READY, reason, message),
-        Said::no(conditions::FINISHED, reason, message),
-        Said::unknown(conditions::SUCCEEDED, reason, message),
+        Said::no(conditions::FINISHED, reason, NOT_ENDED),
+        Said::unknown(conditions::SUCCEEDED, reason, NOT_ENDED),
     ]
 }
 
