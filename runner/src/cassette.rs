@@ -91,7 +91,7 @@ impl CassetteFile {
         };
         let mut out = format!("{head}\ndata:\n");
         for (name, text) in parts {
-            out.push_str(&format!("  {name}: |\n"));
+            out.extend(["  ", name, ": |\n"]);
             for line in text.lines() {
                 out.push_str(if line.is_empty() { "" } else { "    " });
                 out.push_str(line);

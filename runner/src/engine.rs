@@ -15,11 +15,11 @@ use sopwith_crds::{
         Digest,
         plan::RunPlan,
         report::{Next, Outcome, StepEnd, What},
-        snapshot::{Message, TreeEntry},
+        snapshot::Message,
     },
     language::{Expression, Templates},
     sop_definition::Step,
-    status::{ArtifactsRef, Failure, FailureReason, Usage, Verdict},
+    status::{Failure, FailureReason, Usage, Verdict},
 };
 
 use crate::{
@@ -30,8 +30,7 @@ use crate::{
     llm::Llm,
     report::{Reporter, Stop},
     snapshot::{Blobs, Record},
-    sop::{Decision, Happened, Phase, State, apply, follows, next},
-    tree::entry,
+    sop::{Decision, Happened, State, apply, follows, next},
 };
 
 /// How a launch ended.
@@ -330,7 +329,7 @@ impl Engine {
         None
     }
 
-    fn state(&self) -> &State {
+    pub(crate) fn state(&self) -> &State {
         &self.record.machine.state
     }
 
@@ -439,72 +438,6 @@ impl Engine {
             input_tokens: tokens.0,
             output_tokens: tokens.1,
         });
-    }
-
-    /// The files that a step hands over.
-    fn files(&self, step: &Step) -> Vec<TreeEntry> {
-        let own = self.places.iter().filter(|place| place.step == step.name);
-        self.tree.read(|tree| {
-            let mut paths: Vec<String> = own
-                .flat_map(|place| place.paths(tree).unwrap_or_default())
-                .collect();
-            paths.sort();
-            paths.dedup();
-            paths
-                .iter()
-                .filter_map(|path| tree.get(path).map(|file| entry(path, file)))
-                .collect()
-        })
-    }
-
-    fn artifacts(&mut self, step: &Step) -> Option<ArtifactsRef> {
-        let files = self.files(step);
-        let count = u32::try_from(files.len()).unwrap_or(u32::MAX);
-        let manifest = Digest::of_json(&files).to_string();
-        (count > 0).then_some(ArtifactsRef { manifest, count })
-    }
-
-    fn handed_over(&self, step: &Step) -> String {
-        match self.files(step).as_slice() {
-            [] => "every gate passed".to_owned(),
-            [one] => format!("handed over {}", one.path),
-            [first, rest @ ..] => format!("handed over {} and {} more", first.path, rest.len()),
-        }
-    }
-
-    fn freeze(&mut self, step: &Step) {
-        let own: Vec<Place> = self
-            .places
-            .iter()
-            .filter(|place| place.step == step.name && place.frozen)
-            .cloned()
-            .collect();
-        for place in own {
-            let files = self.tree.read(|tree| {
-                let paths = place.paths(tree).unwrap_or_default();
-                paths
-                    .into_iter()
-                    .filter_map(|path| tree.get(&path).map(|file| (path, Digest::of(&file.bytes))))
-                    .collect::<Vec<_>>()
-            });
-            for (path, digest) in files {
-                let frozen = crate::snapshot::Frozen {
-                    artifact: place.name.clone(),
-                    step: step.name.clone(),
-                    digest,
-                };
-                self.record.machine.frozen.insert(path, frozen);
-            }
-        }
-    }
-
-    /// What belongs to steps that are open again may change again.
-    fn thaw(&mut self) {
-        let state = self.record.machine.state.clone();
-        self.record
-            .machine
-            .frozen
-            .retain(|_, frozen| state.step(&frozen.step).phase == Phase::Finished);
     }
 
     async fn save(&mut self) -> Result<Digest, End> {

@@ -11,6 +11,7 @@ pub mod context;
 pub mod engine;
 pub mod gate;
 pub mod gateway;
+mod handover;
 pub mod inject;
 pub mod llm;
 pub mod local;

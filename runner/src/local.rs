@@ -211,12 +211,10 @@ fn tell(event: &Event) {
         } => format!("  {action}: {message}"),
         What::GateJudged { gate, findings, .. } => {
             let observed = gate.observed.as_deref().unwrap_or_default();
-            let findings: String = findings
-                .lines()
-                .map(|line| format!("\n      {line}"))
-                .collect();
+            let findings = findings.replace('\n', "\n      ");
+            let between = if findings.is_empty() { "" } else { "\n      " };
             format!(
-                "  gate {} {:?}: {observed}{findings}",
+                "  gate {} {:?}: {observed}{between}{findings}",
                 gate.name, gate.verdict
             )
         }

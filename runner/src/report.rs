@@ -19,7 +19,7 @@ use tokio::sync::watch;
 use crate::gateway::{Gateway, GatewayError};
 
 /// From one report to the next: the contract's bound less the time of a call.
-const EVERY: Duration = Duration::from_millis(2000);
+const EVERY: Duration = Duration::from_secs(2);
 /// How long a batch that must be acknowledged is tried.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// Bytes of events in one batch; the rest of the bound is for what is around them.

@@ -1,5 +1,12 @@
 //! Whole runs on this machine: the engine, replayed models and real commands, without a cluster.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::{
     path::{Path, PathBuf},
     sync::Arc,

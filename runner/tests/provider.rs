@@ -1,5 +1,12 @@
 //! Models over HTTP: the wire protocol, what is tried again, what is booked, and what never leaks.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
 use std::{sync::Mutex, time::Duration};
 
 use sopwith_crds::{

@@ -73,7 +73,13 @@ mod tests {
 
     #[test]
     fn the_end_of_a_long_text_is_kept() {
-        let long: String = (0..500).map(|line| format!("line {line}\n")).collect();
+        let long = (0..500)
+            .map(|line| format!("line {line}"))
+            .collect::<Vec<_>>()
+            .join(
+                "
+",
+            );
         let kept = canonical(&long);
         assert!(kept.starts_with('…') && kept.ends_with("line 499"));
         assert_eq!(kept.lines().count(), MAX_LINES + 1);

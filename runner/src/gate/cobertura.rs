@@ -39,7 +39,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Coverage, String> {
         match element.local_name().as_ref() {
             "coverage" if root.is_none() => root = Some(figures(element)),
             other if root.is_none() => {
-                return Err(format!("is no Cobertura report: its root is <{}>", other));
+                return Err(format!("is no Cobertura report: its root is <{other}>"));
             }
             "class" => file = text(element, "filename").unwrap_or_default(),
             "line" => {
@@ -79,21 +79,20 @@ fn of(covered: u64, valid: u64) -> Coverage {
 }
 
 fn figures(element: &BytesStart<'_>) -> Coverage {
-    match (
+    if let (Some(covered), Some(valid)) = (
         number(element, "lines-covered"),
         number(element, "lines-valid"),
     ) {
-        (Some(covered), Some(valid)) => of(covered.min(valid), valid),
-        _ => {
-            let rate = text(element, "line-rate").and_then(|rate| rate.parse::<f64>().ok());
-            Coverage {
-                rate: rate
-                    .filter(|rate| (0.0..=1.0).contains(rate))
-                    .unwrap_or(0.0),
-                covered: 0,
-                valid: 0,
-            }
-        }
+        return of(covered.min(valid), valid);
+    }
+    let rate = text(element, "line-rate").and_then(|rate| rate.parse::<f64>().ok());
+    let rate = rate
+        .filter(|rate| (0.0..=1.0).contains(rate))
+        .unwrap_or(0.0);
+    Coverage {
+        rate,
+        covered: 0,
+        valid: 0,
     }
 }
 

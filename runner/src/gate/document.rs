@@ -21,7 +21,7 @@ pub(super) fn judge(gate: &Gate, bench: Bench<'_>) -> Judgement {
         match found.iter().find(|(name, _)| *name == plain(heading)) {
             None => problems.push(format!("the heading \"{heading}\" is missing")),
             Some((_, false)) => {
-                problems.push(format!("the heading \"{heading}\" has no text below it"))
+                problems.push(format!("the heading \"{heading}\" has no text below it"));
             }
             Some(_) => {}
         }
@@ -51,7 +51,7 @@ fn headings(text: &str) -> Vec<(String, bool)> {
     for event in Parser::new(text) {
         match event {
             Event::Start(Tag::Heading { level, .. }) => {
-                heading = Some((String::new(), level as u8))
+                heading = Some((String::new(), level as u8));
             }
             Event::End(TagEnd::Heading(_)) => {
                 if let Some((name, level)) = heading.take() {
@@ -63,7 +63,6 @@ fn headings(text: &str) -> Vec<(String, bool)> {
                 None if !text.trim().is_empty() => fill(&mut found),
                 None => {}
             },
-            Event::Rule | Event::Html(_) | Event::InlineHtml(_) => {}
             _ => {}
         }
     }

@@ -6,6 +6,7 @@ mod canonical;
 mod cobertura;
 mod command;
 mod document;
+mod judging;
 mod junit;
 
 pub use canonical::canonical;

@@ -168,7 +168,7 @@ impl Llm {
             .with_max_times(self.pace.tries.saturating_sub(1))
             .build();
         loop {
-            let _turn = self
+            let turn = self
                 .at_once
                 .acquire()
                 .await
@@ -206,7 +206,7 @@ impl Llm {
             match pauses.next() {
                 Some(pause) if error.worth_another() => {
                     let asked = error.retry_after().unwrap_or_default().min(MOST_PAUSE);
-                    drop(_turn);
+                    drop(turn);
                     tokio::time::sleep(pause.max(asked)).await;
                 }
                 _ => return Err(LlmError::Failed(error.to_string())),

@@ -240,7 +240,7 @@ fn readable(body: &Value) -> String {
                 .unwrap_or_default()
                 .to_owned()
         };
-        text.push_str(&format!("[{}]\n{}\n", field("role"), field("content")));
+        text.extend(["[", &field("role"), "]\n", &field("content"), "\n"]);
     }
     // Canonical order first: what was read from a cassette may have another.
     let ordered: BTreeMap<String, Value> = serde_json::from_value(rest).unwrap_or_default();

@@ -337,6 +337,7 @@ mod tests {
         }
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "reads better in tables")]
     fn step(plan: &RunPlan, mut state: State, happened: Happened) -> State {
         let name = match &happened {
             Happened::Passed { step } | Happened::GateFailed { step, .. } => step.clone(),
