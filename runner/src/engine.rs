@@ -17,7 +17,7 @@ use sopwith_crds::{
         report::{Next, Outcome, StepEnd, What},
         snapshot::Message,
     },
-    language::{Expression, Templates},
+    language::Templates,
     sop_definition::Step,
     status::{Failure, FailureReason, Usage, Verdict},
 };
@@ -26,23 +26,12 @@ use crate::{
     action::command::Benches,
     attempt::Stopped,
     context::{Moment, Place, SharedTree, at, places},
-    gateway::GatewayError,
+    ending::End,
     llm::Llm,
     report::{Reporter, Stop},
     snapshot::{Blobs, Record},
     sop::{Decision, Happened, State, apply, follows, next},
 };
-
-/// How a launch ended.
-#[derive(Debug, Clone, PartialEq)]
-pub struct End {
-    /// How.
-    pub outcome: Outcome,
-    /// Why, where it failed.
-    pub failure: Option<Failure>,
-    /// The last snapshot.
-    pub snapshot: Option<Digest>,
-}
 
 /// What a launch works with.
 pub struct Engine {
@@ -56,8 +45,8 @@ pub struct Engine {
     pub(crate) reporter: Reporter,
     pub(crate) blobs: Blobs,
     pub(crate) record: Record,
-    snapshot: Option<Digest>,
-    pending: Vec<What>,
+    pub(crate) snapshot: Option<Digest>,
+    pub(crate) pending: Vec<What>,
     begun: Instant,
     worked_before: u64,
     round_told: u32,
@@ -341,58 +330,6 @@ impl Engine {
         self.worked_before + self.begun.elapsed().as_secs()
     }
 
-    /// Whether a step is asked for; an error where it cannot begin.
-    fn may_begin(&self, step: &Step) -> Result<bool, (FailureReason, String)> {
-        let context = self.context(step, self.state().step(&step.name).attempts + 1, "", None);
-        let holds = |field: &str, text: &str| {
-            let judged =
-                Expression::compile(text).and_then(|expression| expression.holds(&context));
-            judged.map_err(|error| {
-                (
-                    FailureReason::InvalidPlan,
-                    format!("{field} of step {} cannot be judged: {error}", step.name),
-                )
-            })
-        };
-        if let Some(when) = &step.when
-            && !holds("when", when)?
-        {
-            return Ok(false);
-        }
-        for input in step
-            .inputs
-            .iter()
-            .filter(|input| !input.optional.unwrap_or(false))
-        {
-            let place = self
-                .places
-                .iter()
-                .find(|place| place.name == input.artifact);
-            let there = place.is_some_and(|place| {
-                self.tree
-                    .read(|tree| place.paths(tree))
-                    .is_ok_and(|paths| !paths.is_empty())
-            });
-            if !there {
-                let message = format!(
-                    "step {} needs the artifact {}, which is not there",
-                    step.name, input.artifact
-                );
-                return Err((FailureReason::GateFailed, message));
-            }
-        }
-        if let Some(prerequisite) = &step.prerequisite
-            && !holds("prerequisite", prerequisite)?
-        {
-            let message = format!(
-                "the prerequisite of step {} does not hold: {prerequisite}",
-                step.name
-            );
-            return Err((FailureReason::GateFailed, message));
-        }
-        Ok(true)
-    }
-
     /// What expressions and templates see.
     pub(crate) fn context(
         &self,
@@ -438,74 +375,6 @@ impl Engine {
             input_tokens: tokens.0,
             output_tokens: tokens.1,
         });
-    }
-
-    async fn save(&mut self) -> Result<Digest, End> {
-        let tree = self.tree.read(Clone::clone);
-        let spent = self.llm.spent();
-        match self
-            .blobs
-            .save(&self.plan_digest, &tree, &self.record, spent)
-            .await
-        {
-            Ok(digest) => {
-                self.snapshot = Some(digest.clone());
-                Ok(digest)
-            }
-            Err(error) => Err(self.cut_off(&error)),
-        }
-    }
-
-    /// Hands over what is pending; an error is the end of the launch.
-    async fn deliver(&mut self) -> Result<(), End> {
-        self.reporter.record(std::mem::take(&mut self.pending));
-        match self.reporter.deliver().await {
-            Ok(()) => Ok(()),
-            Err(error) => Err(self.cut_off(&error)),
-        }
-    }
-
-    fn cut_off(&self, error: &GatewayError) -> End {
-        tracing::error!(%error, "the launch cannot go on");
-        End {
-            outcome: Outcome::Interrupted,
-            failure: None,
-            snapshot: self.snapshot.clone(),
-        }
-    }
-
-    async fn stop(&mut self, stop: Stop) -> End {
-        match stop {
-            Stop::Suspend => self.end(Outcome::Suspended, None).await,
-            Stop::Cancel => self.end(Outcome::Cancelled, None).await,
-            Stop::Terminated => self.interrupted().await,
-            Stop::Superseded => End {
-                outcome: Outcome::Interrupted,
-                failure: None,
-                snapshot: self.snapshot.clone(),
-            },
-        }
-    }
-
-    async fn interrupted(&mut self) -> End {
-        self.end(Outcome::Interrupted, None).await
-    }
-
-    /// The last report, together with what the last step left to tell.
-    async fn end(&mut self, outcome: Outcome, failure: Option<Failure>) -> End {
-        let snapshot = self.snapshot.clone();
-        self.pending.push(What::LaunchEnded {
-            outcome,
-            snapshot: snapshot.clone(),
-            failure: failure.clone(),
-        });
-        // What cannot be delivered is in the last words.
-        let _ = self.deliver().await;
-        End {
-            outcome,
-            failure,
-            snapshot,
-        }
     }
 }
 

@@ -1,7 +1,9 @@
-//! What a step hands over: its files, whether they are as declared, and that frozen ones stay as they were.
+//! What a step is given and hands over: whether it may begin, its files, whether they are as declared, and that frozen
+//! ones stay as they were.
 
 use sopwith_crds::{
     contract::{Digest, snapshot::TreeEntry},
+    language::Expression,
     sop_definition::Step,
     status::{ArtifactsRef, FailureReason},
 };
@@ -12,6 +14,58 @@ use crate::{
 };
 
 impl Engine {
+    /// Whether a step is asked for; an error where it cannot begin.
+    pub(crate) fn may_begin(&self, step: &Step) -> Result<bool, (FailureReason, String)> {
+        let context = self.context(step, self.state().step(&step.name).attempts + 1, "", None);
+        let holds = |field: &str, text: &str| {
+            let judged =
+                Expression::compile(text).and_then(|expression| expression.holds(&context));
+            judged.map_err(|error| {
+                (
+                    FailureReason::InvalidPlan,
+                    format!("{field} of step {} cannot be judged: {error}", step.name),
+                )
+            })
+        };
+        if let Some(when) = &step.when
+            && !holds("when", when)?
+        {
+            return Ok(false);
+        }
+        for input in step
+            .inputs
+            .iter()
+            .filter(|input| !input.optional.unwrap_or(false))
+        {
+            let place = self
+                .places
+                .iter()
+                .find(|place| place.name == input.artifact);
+            let there = place.is_some_and(|place| {
+                self.tree
+                    .read(|tree| place.paths(tree))
+                    .is_ok_and(|paths| !paths.is_empty())
+            });
+            if !there {
+                let message = format!(
+                    "step {} needs the artifact {}, which is not there",
+                    step.name, input.artifact
+                );
+                return Err((FailureReason::GateFailed, message));
+            }
+        }
+        if let Some(prerequisite) = &step.prerequisite
+            && !holds("prerequisite", prerequisite)?
+        {
+            let message = format!(
+                "the prerequisite of step {} does not hold: {prerequisite}",
+                step.name
+            );
+            return Err((FailureReason::GateFailed, message));
+        }
+        Ok(true)
+    }
+
     /// The files that a step hands over.
     pub(crate) fn files(&self, step: &Step) -> Vec<TreeEntry> {
         let own = self.places.iter().filter(|place| place.step == step.name);

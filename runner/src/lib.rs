@@ -8,6 +8,7 @@ pub mod action;
 pub mod attempt;
 pub mod cassette;
 pub mod context;
+pub mod ending;
 pub mod engine;
 pub mod gate;
 pub mod gateway;

@@ -20,7 +20,7 @@ use sopwith_crds::{
 use crate::{
     action::command::Benches,
     cassette::{CassetteFile, CassetteFileError},
-    engine::End,
+    ending::End,
     gateway::{Gateway, GatewayError, LocalGateway},
     llm::{
         replay::{CassetteError, Replay},

@@ -21,7 +21,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     action::command::Benches,
-    engine::{End, Engine, Parts},
+    ending::End,
+    engine::{Engine, Parts},
     gateway::{Gateway, GatewayError, HttpGateway},
     llm::{
         Llm,

@@ -7,13 +7,18 @@
     reason = "a test fails by panicking"
 )]
 
+mod tls;
+
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use sopwith_crds::{
     contract::{
+        Digest,
+        cassette::{Key, Request},
         plan::RunPlan,
         report::{LaunchStart, Next, Orders, Outcome, StepEnd, What},
         snapshot::Message,
@@ -25,7 +30,7 @@ use sopwith_runner::{
     cassette::CassetteFile,
     gateway::{Gateway, LocalGateway},
     llm::{
-        replay::Replay,
+        replay::{Replay, parse, wire},
         transport::{Places, Transport},
     },
     local::{Flown, Inputs, fly},
@@ -401,103 +406,38 @@ async fn the_trace_holds_who_did_what_in_order() {
 }
 
 /// A provider over TLS that finds its answer by the digest of the question, knowing nothing of steps and attempts.
-mod provider {
-    use super::fixture;
-    use sopwith_crds::contract::{
-        Digest,
-        cassette::{Key, Request},
-    };
-    use sopwith_runner::llm::replay::{parse, wire};
-    use std::{collections::BTreeMap, sync::Arc};
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    use tokio_rustls::{TlsAcceptor, rustls};
-
-    /// Serves; gives its address and the certificate to check it against.
-    pub(super) async fn serve(requests: BTreeMap<Key, Request>) -> (String, String) {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        let key =
-            rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
-        let config = rustls::ServerConfig::builder()
-            .with_no_client_auth()
-            .with_single_cert(vec![made.cert.der().clone()], key)
-            .unwrap();
-        let answers: BTreeMap<Digest, (String, Vec<u8>)> =
-            parse("cassette", &fixture("cassette.yaml"))
-                .unwrap()
-                .interactions
-                .into_iter()
-                .filter_map(|interaction| {
-                    Some((
-                        requests.get(&interaction.key)?.digest.clone()?,
-                        wire(&interaction.response),
-                    ))
-                })
-                .collect();
-        let (acceptor, answers) = (TlsAcceptor::from(Arc::new(config)), Arc::new(answers));
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
-        tokio::spawn(async move {
-            while let Ok((stream, _)) = listener.accept().await {
-                let (acceptor, answers) = (acceptor.clone(), Arc::clone(&answers));
-                tokio::spawn(async move {
-                    let Ok(mut stream) = acceptor.accept(stream).await else {
-                        return;
-                    };
-                    let body = request(&mut stream).await;
-                    let digest = Digest::of_json(
-                        &serde_json::from_slice::<serde_json::Value>(&body).unwrap(),
-                    );
-                    let (status, (kind, bytes)) = match answers.get(&digest) {
-                        Some(answer) => ("200 OK", answer.clone()),
-                        None => (
-                            "404 Not Found",
-                            ("text/plain".into(), b"not recorded".to_vec()),
-                        ),
-                    };
-                    let head = format!(
-                        "HTTP/1.1 {status}\r\ncontent-type: {kind}\r\nconnection: close\r\n\r\n"
-                    );
-                    stream.write_all(head.as_bytes()).await.unwrap();
-                    for piece in bytes.chunks(7) {
-                        stream.write_all(piece).await.unwrap();
-                        stream.flush().await.unwrap();
-                    }
-                    let _ = stream.shutdown().await;
-                });
-            }
-        });
-        (format!("https://localhost:{port}/v1"), made.cert.pem())
-    }
-
-    async fn request(stream: &mut (impl AsyncReadExt + Unpin)) -> Vec<u8> {
-        let mut bytes = Vec::new();
-        loop {
-            let text = String::from_utf8_lossy(&bytes).to_lowercase();
-            if let Some((head, _)) = text.split_once("\r\n\r\n") {
-                let length = head
-                    .lines()
-                    .find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok())
-                    .unwrap();
-                if bytes.len() >= head.len() + 4 + length {
-                    return bytes.split_off(head.len() + 4);
-                }
-            }
-            assert!(stream.read_buf(&mut bytes).await.unwrap() > 0);
+async fn provider(requests: BTreeMap<Key, Request>) -> (String, String) {
+    let answers: BTreeMap<Digest, (String, Vec<u8>)> = parse("cassette", &fixture("cassette.yaml"))
+        .unwrap()
+        .interactions
+        .into_iter()
+        .filter_map(|interaction| {
+            Some((
+                requests.get(&interaction.key)?.digest.clone()?,
+                wire(&interaction.response),
+            ))
+        })
+        .collect();
+    tls::serve(move |call| {
+        let question: serde_json::Value = serde_json::from_slice(&call.body).unwrap();
+        match answers.get(&Digest::of_json(&question)) {
+            Some((kind, bytes)) => tls::Answer::new(200, kind, bytes.clone()),
+            None => tls::Answer::new(404, "text/plain", b"not recorded".to_vec()),
         }
-    }
+    })
+    .await
 }
 
 #[tokio::test]
 async fn the_same_cassette_served_over_tls_gives_the_same_result() {
     let (replayed, asked) = flown(plain(), filling(), LocalGateway::default()).await;
-    let (address, certificate) = provider::serve(asked.filled()).await;
+    let (address, certificate) = provider(asked.filled()).await;
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("ca")).unwrap();
     std::fs::write(folder.path().join("ca/ca.crt"), certificate).unwrap();
     let policy = |policy: String| {
         let endpoint = format!(
-            "    provider: openai\n    baseUrl: {address}\n    caRef: {{name: ca, key: ca.crt}}\n"
+            "    provider: openai\n    baseUrl: {address}/v1\n    caRef: {{name: ca, key: ca.crt}}\n"
         );
         policy.replace(
             "    provider: replay\n    replay: {cassetteRef: {name: word}}\n",

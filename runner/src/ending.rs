@@ -1,0 +1,92 @@
+//! Saving, handing over reports, and how a launch ends.
+
+use sopwith_crds::{
+    contract::{
+        Digest,
+        report::{Outcome, What},
+    },
+    status::Failure,
+};
+
+use crate::{engine::Engine, gateway::GatewayError, report::Stop};
+
+/// How a launch ended.
+#[derive(Debug, Clone, PartialEq)]
+pub struct End {
+    /// How.
+    pub outcome: Outcome,
+    /// Why, where it failed.
+    pub failure: Option<Failure>,
+    /// The last snapshot.
+    pub snapshot: Option<Digest>,
+}
+
+impl Engine {
+    pub(crate) async fn save(&mut self) -> Result<Digest, End> {
+        let tree = self.tree.read(Clone::clone);
+        let spent = self.llm.spent();
+        match self
+            .blobs
+            .save(&self.plan_digest, &tree, &self.record, spent)
+            .await
+        {
+            Ok(digest) => {
+                self.snapshot = Some(digest.clone());
+                Ok(digest)
+            }
+            Err(error) => Err(self.cut_off(&error)),
+        }
+    }
+
+    /// Hands over what is pending; an error is the end of the launch.
+    pub(crate) async fn deliver(&mut self) -> Result<(), End> {
+        self.reporter.record(std::mem::take(&mut self.pending));
+        match self.reporter.deliver().await {
+            Ok(()) => Ok(()),
+            Err(error) => Err(self.cut_off(&error)),
+        }
+    }
+
+    pub(crate) fn cut_off(&self, error: &GatewayError) -> End {
+        tracing::error!(%error, "the launch cannot go on");
+        End {
+            outcome: Outcome::Interrupted,
+            failure: None,
+            snapshot: self.snapshot.clone(),
+        }
+    }
+
+    pub(crate) async fn stop(&mut self, stop: Stop) -> End {
+        match stop {
+            Stop::Suspend => self.end(Outcome::Suspended, None).await,
+            Stop::Cancel => self.end(Outcome::Cancelled, None).await,
+            Stop::Terminated => self.interrupted().await,
+            Stop::Superseded => End {
+                outcome: Outcome::Interrupted,
+                failure: None,
+                snapshot: self.snapshot.clone(),
+            },
+        }
+    }
+
+    pub(crate) async fn interrupted(&mut self) -> End {
+        self.end(Outcome::Interrupted, None).await
+    }
+
+    /// The last report, together with what the last step left to tell.
+    pub(crate) async fn end(&mut self, outcome: Outcome, failure: Option<Failure>) -> End {
+        let snapshot = self.snapshot.clone();
+        self.pending.push(What::LaunchEnded {
+            outcome,
+            snapshot: snapshot.clone(),
+            failure: failure.clone(),
+        });
+        // What cannot be delivered is in the last words.
+        let _ = self.deliver().await;
+        End {
+            outcome,
+            failure,
+            snapshot,
+        }
+    }
+}
