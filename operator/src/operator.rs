@@ -42,6 +42,9 @@ const CONCURRENCY: u16 = 32;
 /// The operator could not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
+    /// Nothing says where the cluster is.
+    #[error("no Kubernetes API server is configured: {0}")]
+    Config(#[from] kube::config::InferConfigError),
     /// No cluster.
     #[error("no Kubernetes API server to speak to: {0}")]
     Kube(#[from] kube::Error),
@@ -95,7 +98,7 @@ struct Watches {
 
 /// Runs the operator until `end` says true.
 pub async fn run(config: Config, end: signal::Receiver<bool>) -> Result<(), StartError> {
-    let client = Client::try_default().await?;
+    let client = connect().await?;
     let store = Store::open(&config.storage_url)?;
     let ledger = Ledger::open(store.clone(), Timestamp::now()).await?;
     let inbox = Inbox::new(store.clone());
@@ -186,6 +189,15 @@ pub async fn run(config: Config, end: signal::Receiver<bool>) -> Result<(), Star
     }
     background.iter().for_each(tokio::task::JoinHandle::abort);
     Ok(())
+}
+
+/// A client that gives its name, for the audit log of the cluster.
+async fn connect() -> Result<Client, StartError> {
+    const AGENT: &str = concat!("sopwith-operator/", env!("CARGO_PKG_VERSION"));
+    let mut config = kube::Config::infer().await?;
+    let name = axum::http::HeaderValue::from_static(AGENT);
+    config.headers.push((axum::http::header::USER_AGENT, name));
+    Ok(Client::try_from(config)?)
 }
 
 fn watch_all(client: &Client) -> (Caches, Watches) {
