@@ -246,7 +246,7 @@ fn summary(snapshot: &Snapshot, files: &[Fetched], project: &str) -> String {
     // Writing to a String cannot fail.
     let _ = writeln!(
         said,
-        "\nproject {project}: {}, {}; every digest matches",
+        "\nproject {project} and its evidence: {}, {}; every digest matches",
         text::count(files.len(), "file"),
         text::bytes(total),
     );
@@ -258,10 +258,14 @@ fn summary(snapshot: &Snapshot, files: &[Fetched], project: &str) -> String {
         passed(Verdict::Failed),
         passed(Verdict::Waived)
     );
-    for file in files {
-        if let Some(report) = &file.report {
-            let _ = writeln!(said, "{report} ({})", file.path);
-        }
+    // Tests before coverage.
+    let mut reports: Vec<_> = files
+        .iter()
+        .filter_map(|f| Some((f.report.as_ref()?, &f.path)))
+        .collect();
+    reports.sort_by_key(|(report, _)| matches!(report, evidence::Report::Coverage { .. }));
+    for (report, path) in reports {
+        let _ = writeln!(said, "{report} ({path})");
     }
     let _ = writeln!(said, "spent: {}", text::usage(&snapshot.spent));
     said

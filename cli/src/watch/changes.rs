@@ -5,7 +5,6 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sopwith_crds::{
     conditions,
-    contract::report::gate_label,
     status::{AgentRunStatus, GateStatus, Phase, StepPhase, StepStatus, Verdict},
 };
 use std::fmt::Write as _;
@@ -47,7 +46,6 @@ pub(crate) fn changes(old: Option<&AgentRunStatus>, new: &AgentRunStatus) -> Vec
     lines.extend(plan(old, new));
     lines.extend(launch(old, new));
     lines.extend(waits_for(old, new));
-    lines.extend(round(old, new));
     lines.extend(steps(old, new));
     lines.extend(SHOWN.iter().filter_map(|kind| condition(old, new, kind)));
     lines
@@ -165,32 +163,37 @@ fn reason_of(status: &AgentRunStatus) -> Option<&Condition> {
         .or_else(|| conditions::find(&status.conditions, conditions::READY))
 }
 
-fn round(old: &AgentRunStatus, new: &AgentRunStatus) -> Option<Line> {
+fn round(old: &AgentRunStatus, new: &AgentRunStatus, at: Option<Timestamp>) -> Option<Line> {
     let round = new.round.filter(|r| *r > 1 && new.round != old.round)?;
-    Some(Line::new(None, format!("round {round}")))
+    Some(Line {
+        at,
+        text: format!("round {round}"),
+    })
 }
 
 /// Lines of all steps. The step at work is the newest, so it comes last; times have whole seconds only, so the
-/// order of the plan decides between equal ones.
+/// order of the plan decides between equal ones. A new round begins with the step at work.
 fn steps(old: &AgentRunStatus, new: &AgentRunStatus) -> Vec<Line> {
-    let mut lines: Vec<(bool, Option<Timestamp>, Line)> = Vec::new();
+    let (mut past, mut present) = (Vec::new(), Vec::new());
     for step in &new.steps {
         let before = old.steps.iter().find(|s| s.name == step.name);
         let at_work = matches!(step.phase, StepPhase::Running | StepPhase::Waiting);
-        for line in step_lines(before, step, &new.steps) {
-            lines.push((at_work, line.at, line));
-        }
+        let lines = if at_work { &mut present } else { &mut past };
+        lines.extend(step_lines(before, step, new));
     }
-    lines.sort_by_key(|line| (line.0, line.1));
-    lines.into_iter().map(|(_, _, line)| line).collect()
+    past.sort_by_key(|line| line.at);
+    past.into_iter()
+        .chain(round(old, new))
+        .chain(present)
+        .collect()
 }
 
-fn step_lines(old: Option<&StepStatus>, new: &StepStatus, all: &[StepStatus]) -> Vec<Line> {
+fn step_lines(old: Option<&StepStatus>, new: &StepStatus, run: &AgentRunStatus) -> Vec<Line> {
     let nothing = StepStatus::default();
     let old = old.unwrap_or(&nothing);
     let mut lines = Vec::new();
     if new.attempts > old.attempts {
-        lines.push(Line::new(new.started_at.as_ref(), started(new, all)));
+        lines.push(Line::new(new.started_at.as_ref(), started(new, &run.steps)));
     } else if new.phase == StepPhase::Running && old.phase != StepPhase::Running {
         lines.push(Line::new(None, format!("step {} goes on", new.name)));
     }
@@ -207,7 +210,7 @@ fn step_lines(old: Option<&StepStatus>, new: &StepStatus, all: &[StepStatus]) ->
     let over = !matches!(new.phase, StepPhase::Pending | StepPhase::Running);
     let ended_again = new.finished_at.is_some() && new.finished_at != old.finished_at;
     if (over && (new.phase != old.phase || new.attempts > old.attempts)) || ended_again {
-        lines.push(Line::new(time(&None).as_ref(), ended(new)));
+        lines.push(Line::new(time(&None).as_ref(), ended(new, run)));
     }
     lines
 }
@@ -246,16 +249,28 @@ fn sent_back_by<'a>(step: &StepStatus, all: &'a [StepStatus]) -> Option<(&'a str
 }
 
 fn judged(step: &str, gate: &GateStatus) -> String {
-    let mut said = format!("gate {step}/{} {}", gate.name, gate.verdict.word());
-    let detail: Vec<String> = [
-        ("observed", gate.observed.as_ref()),
-        ("threshold", gate.threshold.as_ref()),
-        ("decided by", gate.decided_by.as_ref()),
-    ]
-    .into_iter()
-    .filter_map(|(what, value)| value.map(|v| format!("{what} {}", text::one_line(v, MOST))))
-    .collect();
-    let _ = write!(said, " ({})", gate_label(gate.kind, &gate.name));
+    // What a passed gate asked for is in the procedure; of a failed one it is needed here.
+    let most = if gate.verdict == Verdict::Failed {
+        MOST
+    } else {
+        80
+    };
+    let mut said = format!(
+        "gate {step}/{} {} ({})",
+        gate.name,
+        gate.verdict.word(),
+        gate.kind
+    );
+    let observed = gate.observed.as_deref().map(|o| text::one_line(o, MOST));
+    let wanted = gate
+        .threshold
+        .as_deref()
+        .map(|t| format!("wanted: {}", text::one_line(t, most)));
+    let by = gate
+        .decided_by
+        .as_deref()
+        .map(|b| format!("decided by {}", text::one_line(b, MOST)));
+    let detail: Vec<String> = [observed, wanted, by].into_iter().flatten().collect();
     if !detail.is_empty() {
         said.push_str(": ");
         said.push_str(&detail.join("; "));
@@ -263,7 +278,7 @@ fn judged(step: &str, gate: &GateStatus) -> String {
     said
 }
 
-fn ended(step: &StepStatus) -> String {
+fn ended(step: &StepStatus, run: &AgentRunStatus) -> String {
     let failed = step.gates.iter().any(|g| g.verdict == Verdict::Failed);
     let how = match step.phase {
         StepPhase::Succeeded => "succeeded",
@@ -278,22 +293,24 @@ fn ended(step: &StepStatus) -> String {
         step.started_at.as_ref().map(|t| t.0),
         step.finished_at.as_ref().map(|t| t.0),
     );
-    let mut detail: Vec<String> = Vec::new();
-    if !took.is_empty() {
-        detail.push(took);
-    }
-    if let Some(tokens) = step.tokens {
-        detail.push(format!(
-            "{} tokens in, {} out",
-            text::grouped(tokens.input),
-            text::grouped(tokens.output)
-        ));
-    }
-    if let Some(cost) = step.cost {
-        detail.push(text::dollars(cost));
-    }
+    let spent = step.tokens.map(|tokens| {
+        let cost = text::dollars(step.cost.unwrap_or_default());
+        format!(
+            "{} tokens, {cost}",
+            text::grouped(tokens.input + tokens.output)
+        )
+    });
+    let so_far = run.usage.as_ref().filter(|_| spent.is_some()).map(|usage| {
+        let cost = text::dollars(usage.cost);
+        format!(
+            "the run so far {} tokens, {cost}",
+            text::grouped(usage.total_tokens)
+        )
+    });
+    let took = Some(took).filter(|t| !t.is_empty());
+    let detail: Vec<String> = [took, spent, so_far].into_iter().flatten().collect();
     if !detail.is_empty() {
-        let _ = write!(said, " ({})", detail.join(", "));
+        let _ = write!(said, " ({})", detail.join("; "));
     }
     if let Some(message) = step.message.as_ref().filter(|m| !m.is_empty()) {
         said.push_str(": ");

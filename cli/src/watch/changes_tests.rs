@@ -83,13 +83,15 @@ fn an_attempt_shows_start_gates_and_end_in_order() {
         step("test", "Running", 1),
         &json!({"startedAt": "2026-01-01T00:01:05Z"}),
     );
-    let new = json!({"phase": "Running", "steps": [done, running]});
+    let usage = json!({"llmRequests": 3, "llmErrors": 0, "inputTokens": 1200, "outputTokens": 340, "totalTokens": 1540,
+                       "cost": "0.0222", "toolCalls": 0, "toolFailures": 0});
+    let new = json!({"phase": "Running", "steps": [done, running], "usage": usage});
     assert_eq!(
         texts(Some(old), new),
         [
             "step code started (engineer)",
-            "gate code/lint passed (command/lint): observed exit code 0; threshold exit code 0",
-            "step code succeeded (1m05s, 1,200 tokens in, 340 out, $0.0222): handed over 3 artifacts",
+            "gate code/lint passed (command): exit code 0; wanted: exit code 0",
+            "step code succeeded (1m05s; 1,540 tokens, $0.0222; the run so far 1,540 tokens, $0.0222): handed over 3 artifacts",
             "step test started (engineer)"
         ]
     );
@@ -119,9 +121,9 @@ fn a_backtrack_tells_the_failed_gate_before_the_new_attempt() {
     assert_eq!(
         texts(Some(old), new),
         [
-            "round 2",
-            "gate test/unit-tests FAILED (command/unit-tests): observed 19 of 20 tests passed",
+            "gate test/unit-tests FAILED (command): 19 of 20 tests passed",
             "step test failed an attempt (4s)",
+            "round 2",
             "step code started again (engineer), attempt 2, sent back by test: unit-tests: 1 of 20 failed"
         ]
     );
