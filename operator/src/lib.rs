@@ -13,4 +13,5 @@ pub mod policy;
 pub mod run;
 pub mod sop;
 pub mod store;
+mod triggers;
 pub mod write;

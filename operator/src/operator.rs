@@ -15,6 +15,7 @@ use crate::{
     run::{controller as runs, job::Site, memory::Memory},
     sop,
     store::{Store, StoreError},
+    triggers::{changes, forgetting, gathered, those_waiting},
 };
 use futures::{Stream, StreamExt, future, stream};
 use k8s_openapi::jiff::Timestamp;
@@ -34,8 +35,6 @@ use tokio::{net::TcpListener, sync::watch as signal, task::JoinSet};
 
 /// How long everything may take to end.
 const END_WITHIN: Duration = Duration::from_secs(9);
-/// Changes of runs are told to procedures and policies together.
-const GATHER: Duration = Duration::from_secs(1);
 /// How many runs are reconciled at once.
 const CONCURRENCY: u16 = 32;
 
@@ -296,79 +295,6 @@ fn start_controllers(
             context.clone(),
         );
     tasks.spawn(drive(runs));
-}
-
-/// Passes a watch on and signals every change in it.
-fn changes<K: Clone + Send + Sync + 'static>(
-    watch: Watch<K>,
-    changed: &signal::Sender<u64>,
-) -> Watch<K> {
-    let changed = changed.clone();
-    watch
-        .inspect(move |_| changed.send_modify(|count| *count = count.wrapping_add(1)))
-        .boxed()
-}
-
-/// Passes the watch of runs on, and forgets what is deleted.
-fn forgetting(watch: Watch<AgentRun>, context: Arc<runs::Context>) -> Watch<AgentRun> {
-    watch
-        .inspect(move |event| match event {
-            Ok(watcher::Event::Delete(run)) => {
-                let uid = run.uid().unwrap_or_default();
-                context.memory.forget(&uid);
-                context
-                    .changed
-                    .send_modify(|count| *count = count.wrapping_add(1));
-                let inbox = context.inbox.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = inbox.forget(&uid).await {
-                        tracing::warn!(%error, "what a deleted run left could not be deleted");
-                    }
-                });
-            }
-            Ok(watcher::Event::Apply(run))
-                if run.status.as_ref().is_none_or(|s| s.phase.is_none()) =>
-            {
-                context
-                    .changed
-                    .send_modify(|count| *count = count.wrapping_add(1));
-            }
-            _ => {}
-        })
-        .boxed()
-}
-
-/// All waiting runs, each time a procedure or policy changes.
-fn those_waiting(
-    changed: signal::Receiver<u64>,
-    caches: Caches,
-) -> impl Stream<Item = ObjectRef<AgentRun>> + Send + 'static {
-    signals(changed, Duration::ZERO).flat_map(move |()| {
-        let runs = caches.runs.state();
-        let waiting = runs.into_iter().filter(|run| runs::waiting(run));
-        stream::iter(
-            waiting
-                .map(|run| ObjectRef::from_obj(run.as_ref()))
-                .collect::<Vec<_>>(),
-        )
-    })
-}
-
-fn gathered(changed: signal::Receiver<u64>) -> impl Stream<Item = ()> + Send + 'static {
-    signals(changed, GATHER)
-}
-
-/// One item for all changes within `gather`.
-fn signals(
-    changed: signal::Receiver<u64>,
-    gather: Duration,
-) -> impl Stream<Item = ()> + Send + 'static {
-    stream::unfold(changed, move |mut changed| async move {
-        changed.changed().await.ok()?;
-        tokio::time::sleep(gather).await;
-        changed.mark_unchanged();
-        Some(((), changed))
-    })
 }
 
 /// Polls a controller to its end. Failed reconciliations were told by their error policy already.

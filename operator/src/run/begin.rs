@@ -1,0 +1,130 @@
+//! A run that has no plan yet: resolve, plan, first launch.
+
+use super::{
+    apply::{self, AppliedPlan, ApplyError},
+    controller::ReconcileError,
+    launch::{Decision, deadline, decide, failed},
+    look::Seen,
+    observe::{Observation, Pending},
+    progress::{Progress, fold},
+    resolve::{self, Resolved, Unresolved},
+    stage::{Stage, start_by},
+    status::Standing,
+    stuck::Pulse,
+};
+use crate::outcome::Outcome;
+use kube::{ResourceExt, runtime::controller::Action};
+use sopwith_crds::{
+    AgentRun, ToolPolicy,
+    plan::{self as plans, PlanInputs, Rejection},
+};
+use std::{sync::Arc, time::Duration};
+
+/// How soon something is looked at again that cannot be watched: a ConfigMap of the user, a name that is taken.
+const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
+impl Stage<'_> {
+    /// A run that has no plan yet.
+    pub(super) async fn unplanned(&self, run: Arc<AgentRun>) -> Result<Action, ReconcileError> {
+        let (none, observation) = (Progress::default(), Observation::default());
+        let view = self.view(&run, 0, &none, &observation, None);
+        let standing = match decide(&view) {
+            Decision::End(end) => Standing::Ended(end),
+            Decision::Hold => Standing::Held,
+            _ => match self.plan(&run).await? {
+                Ok((plan, policy)) => return self.launch_first(run, plan, &policy).await,
+                Err(standing) => standing,
+            },
+        };
+        self.write(&run, None, &standing).await?;
+        let look = match &standing {
+            Standing::Waiting(pending)
+                if matches!(pending.reason, "ConfigMapNotFound" | "NameTaken") =>
+            {
+                Some(LOOK_AGAIN)
+            }
+            _ => None,
+        };
+        Ok(self.requeue(look, [deadline(&view)]))
+    }
+
+    /// Resolve and plan; the outer error is a failure of the cluster, the inner one the run's own standing.
+    pub(super) async fn plan(
+        &self,
+        run: &AgentRun,
+    ) -> Result<Result<(AppliedPlan, Arc<ToolPolicy>), Standing>, ReconcileError> {
+        let context = self.context;
+        let resolved = match resolve::resolve(run, &context.client, &context.caches).await {
+            Ok(resolved) => resolved,
+            Err(Unresolved::Missing(pending)) => return Ok(Err(Standing::Waiting(pending))),
+            Err(Unresolved::Kube(error)) => return Err(ReconcileError::Resolve(error)),
+        };
+        let compressed = match build(run, &resolved) {
+            Ok(compressed) => compressed,
+            Err(rejection) => {
+                return Ok(Err(Standing::Ended(failed(
+                    rejection.reason,
+                    rejection.message,
+                    self.now,
+                ))));
+            }
+        };
+        let applied = apply::plan(&context.client, run, compressed, &context.tls.ca_pem()).await;
+        match applied {
+            Ok(plan) => Ok(Ok((plan, resolved.policy))),
+            Err(error @ ApplyError::NameTaken { .. }) => {
+                Ok(Err(Standing::Waiting(name_taken(&error))))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    pub(super) async fn launch_first(
+        &self,
+        run: Arc<AgentRun>,
+        plan: AppliedPlan,
+        policy: &ToolPolicy,
+    ) -> Result<Action, ReconcileError> {
+        let seen = Seen {
+            progress: fold(&plan.plan, &[]),
+            observation: Observation::default(),
+            log: Arc::default(),
+            pulse: Pulse::Idle,
+        };
+        let planned = Outcome::Planned {
+            config_map: plan.reference.config_map.clone(),
+            steps: plan.plan.steps.len(),
+        };
+        let run = self
+            .write(
+                &run,
+                Some((&plan.plan, &plan.reference, 1, &seen)),
+                &Standing::Going,
+            )
+            .await?;
+        self.tell(&run, &planned).await;
+        self.make_job(&run, &plan.plan, policy, 1).await?;
+        let plan = Arc::new((plan.reference, plan.plan));
+        self.context.memory.planned(&self.uid, plan);
+        Ok(self.requeue(None, [start_by(&run)]))
+    }
+}
+
+fn build(run: &AgentRun, resolved: &Resolved) -> Result<Vec<u8>, Rejection> {
+    let plan = plans::build(&PlanInputs {
+        run,
+        sop: (&resolved.sop.name_any(), &resolved.sop.spec),
+        policy: (&resolved.policy.name_any(), &resolved.policy.spec),
+        idea: &resolved.idea,
+        inputs: &resolved.inputs,
+        templates: &resolved.templates,
+    })?;
+    plans::compress(&plan)
+}
+
+fn name_taken(error: &ApplyError) -> Pending {
+    Pending {
+        reason: "NameTaken",
+        message: error.to_string(),
+    }
+}

@@ -1,0 +1,173 @@
+//! A run with a plan: looks at its launch, decides, and carries it out.
+
+use super::{
+    apply::{self, ApplyError},
+    controller::ReconcileError,
+    launch::{Decision, deadline, failed},
+    look::Seen,
+    plan::still_allowed,
+    resolve::{self, Unresolved},
+    stage::{Stage, start_by},
+    status::Standing,
+    stuck::Pulse,
+};
+use kube::runtime::controller::Action;
+use sopwith_crds::{
+    AgentRun, AgentRunStatus,
+    contract::plan::RunPlan,
+    status::{FailureReason, PlanRef},
+};
+use std::sync::Arc;
+
+impl Stage<'_> {
+    /// A run with a plan: looks at its launch and decides.
+    pub(super) async fn planned(
+        &self,
+        run: &Arc<AgentRun>,
+        status: &AgentRunStatus,
+        reference: &PlanRef,
+    ) -> Result<Action, ReconcileError> {
+        let plan = match self.known_plan(run, reference).await {
+            Ok(plan) => plan,
+            Err(ApplyError::Plan(lost)) => {
+                let end = failed(
+                    FailureReason::Internal,
+                    format!("the plan is lost: {lost}"),
+                    self.now,
+                );
+                self.write(run, None, &Standing::Ended(end)).await?;
+                return Ok(Action::await_change());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let launch = status.launch.unwrap_or(0);
+        let mut seen = self.look(run, &plan.1, launch, false).await?;
+        let mut decision = self.decision(run, launch, &seen);
+        if matches!(decision, Decision::Launch { lost: true, .. }) {
+            // What looks lost may only not have reached the caches yet.
+            seen = self.look(run, &plan.1, launch, true).await?;
+            decision = self.decision(run, launch, &seen);
+        }
+        self.carry_out(run, &plan, launch, &seen, decision).await
+    }
+
+    pub(super) async fn carry_out(
+        &self,
+        run: &Arc<AgentRun>,
+        plan: &(PlanRef, RunPlan),
+        launch: u32,
+        seen: &Seen,
+        decision: Decision,
+    ) -> Result<Action, ReconcileError> {
+        let standing = match decision {
+            Decision::Launch { number, .. } => return self.launch(run, plan, number, seen).await,
+            Decision::MakeJob => return self.make_missing_job(run, plan, launch, seen).await,
+            Decision::StopJob => {
+                apply::stop(&self.context.client, run, launch).await?;
+                Standing::Going
+            }
+            Decision::Wait => Standing::Going,
+            Decision::Hold => Standing::Held,
+            Decision::Ask => Standing::Asking,
+            Decision::End(end) => Standing::Ended(end),
+        };
+        let run = self
+            .write(run, Some((&plan.1, &plan.0, launch, seen)), &standing)
+            .await?;
+        if let Standing::Ended(_) = standing {
+            let status = run.status.clone().unwrap_or_default();
+            return self.finished(&run, &status).await;
+        }
+        let order = deadline(&self.view(&run, launch, &seen.progress, &seen.observation, None));
+        let stuck = match seen.pulse {
+            Pulse::Beating(until) => Some(until),
+            Pulse::Idle | Pulse::Stuck(_) => None,
+        };
+        Ok(self.requeue(None, [order, stuck]))
+    }
+
+    /// A further launch, with the policy as it is now.
+    pub(super) async fn launch(
+        &self,
+        run: &Arc<AgentRun>,
+        plan: &(PlanRef, RunPlan),
+        number: u32,
+        seen: &Seen,
+    ) -> Result<Action, ReconcileError> {
+        let policy = match resolve::policy(run, &self.context.caches) {
+            Ok(policy) => policy,
+            Err(unresolved) => {
+                return self
+                    .wait_for_policy(run, plan, number - 1, seen, unresolved)
+                    .await;
+            }
+        };
+        let at = (&plan.1, &plan.0, number, seen);
+        if let Err(rejection) = still_allowed(run, &plan.1, &policy.spec) {
+            let end = failed(rejection.reason, rejection.message, self.now);
+            self.write(
+                run,
+                Some((&plan.1, &plan.0, number - 1, seen)),
+                &Standing::Ended(end),
+            )
+            .await?;
+            return Ok(Action::await_change());
+        }
+        let run = self.write(run, Some(at), &Standing::Going).await?;
+        self.make_job(&run, &plan.1, &policy, number).await?;
+        Ok(Action::await_change())
+    }
+
+    /// Status announced a launch, and its Job was never made or was deleted before it reported.
+    pub(super) async fn make_missing_job(
+        &self,
+        run: &Arc<AgentRun>,
+        plan: &(PlanRef, RunPlan),
+        launch: u32,
+        seen: &Seen,
+    ) -> Result<Action, ReconcileError> {
+        match resolve::policy(run, &self.context.caches) {
+            Ok(policy) => {
+                self.make_job(run, &plan.1, &policy, launch).await?;
+                Ok(self.requeue(None, [start_by(run)]))
+            }
+            Err(unresolved) => {
+                self.wait_for_policy(run, plan, launch, seen, unresolved)
+                    .await
+            }
+        }
+    }
+
+    pub(super) async fn wait_for_policy(
+        &self,
+        run: &Arc<AgentRun>,
+        plan: &(PlanRef, RunPlan),
+        launch: u32,
+        seen: &Seen,
+        unresolved: Unresolved,
+    ) -> Result<Action, ReconcileError> {
+        match unresolved {
+            Unresolved::Kube(error) => Err(ReconcileError::Resolve(error)),
+            Unresolved::Missing(pending) => {
+                let at = (&plan.1, &plan.0, launch, seen);
+                self.write(run, Some(at), &Standing::Waiting(pending))
+                    .await?;
+                Ok(Action::await_change())
+            }
+        }
+    }
+
+    pub(super) async fn known_plan(
+        &self,
+        run: &AgentRun,
+        reference: &PlanRef,
+    ) -> Result<Arc<(PlanRef, RunPlan)>, ApplyError> {
+        if let Some(known) = self.context.memory.plan(&self.uid) {
+            return Ok(known);
+        }
+        let read = apply::read_plan(&self.context.client, run, reference).await?;
+        let plan = Arc::new((read.reference, read.plan));
+        self.context.memory.planned(&self.uid, plan.clone());
+        Ok(plan)
+    }
+}

@@ -1,0 +1,130 @@
+//! Looks at the newest launch of a run: in the caches, in the inbox, and where it matters in the live cluster.
+
+use super::{
+    apply::ApplyError,
+    controller::ReconcileError,
+    job,
+    launch::{Decision, decide},
+    observe::{Observation, observe},
+    progress::{LaunchEnd, Progress, fold},
+    stage::Stage,
+    stuck::{Pulse, pulse},
+};
+use crate::gateway::RunLog;
+use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
+use kube::{Api, ResourceExt, api::ListParams, runtime::reflector::ObjectRef};
+use sopwith_crds::{AgentRun, LAUNCH_LABEL, RUN_LABEL, contract::plan::RunPlan};
+use std::sync::Arc;
+
+/// A launch as it is seen in this reconciliation.
+pub(super) struct Seen {
+    pub(super) progress: Progress,
+    pub(super) observation: Observation,
+    pub(super) log: Arc<RunLog>,
+    pub(super) pulse: Pulse,
+}
+
+impl Stage<'_> {
+    /// Everything that is known of the newest launch; `live`: asked of the API server, not the caches.
+    pub(super) async fn look(
+        &self,
+        run: &AgentRun,
+        plan: &RunPlan,
+        launch: u32,
+        live: bool,
+    ) -> Result<Seen, ReconcileError> {
+        let observation = if live {
+            self.observed_live(run, launch).await?
+        } else {
+            self.observed(run, launch)
+        };
+        // Read after the observation: what a runner said before its pod ended is in the log by then.
+        let log = self.context.inbox.load(&self.uid).await?;
+        let progress = fold(plan, &log.batches);
+        let pulse = pulse(plan, &progress, observation.job.is_active(), self.now);
+        Ok(Seen {
+            progress,
+            observation,
+            log,
+            pulse,
+        })
+    }
+
+    pub(super) fn observed(&self, run: &AgentRun, launch: u32) -> Observation {
+        let (name, namespace) = (run.name_any(), run.namespace().unwrap_or_default());
+        let job = job::name(&name, launch);
+        let caches = &self.context.caches;
+        let key = ObjectRef::new(&job).within(&namespace);
+        let found = caches
+            .jobs
+            .get(&key)
+            .filter(|job| owned_by(run, job.as_ref()));
+        let number = launch.to_string();
+        let pods = caches.pods.state();
+        let pods: Vec<&Pod> = pods
+            .iter()
+            .map(AsRef::as_ref)
+            .filter(|pod| pod.namespace().as_deref() == Some(namespace.as_str()))
+            .filter(|pod| {
+                pod.labels().get(RUN_LABEL) == Some(&name)
+                    && pod.labels().get(LAUNCH_LABEL) == Some(&number)
+            })
+            .collect();
+        let mut refusals = caches.refusals.state();
+        let uid = found.as_ref().and_then(|job| job.uid());
+        refusals.retain(|event| event.involved_object.uid == uid);
+        refusals.sort_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
+        let refusals: Vec<_> = refusals.iter().map(AsRef::as_ref).collect();
+        observe(found.as_deref(), &pods, &refusals)
+    }
+
+    pub(super) async fn observed_live(
+        &self,
+        run: &AgentRun,
+        launch: u32,
+    ) -> Result<Observation, ReconcileError> {
+        let (name, namespace) = (run.name_any(), run.namespace().unwrap_or_default());
+        let failed = |source| ApplyError::Kube {
+            what: "look at the launch",
+            source,
+        };
+        let jobs: Api<Job> = Api::namespaced(self.context.client.clone(), &namespace);
+        let job = jobs
+            .get_opt(&job::name(&name, launch))
+            .await
+            .map_err(failed)?;
+        let pods: Api<Pod> = Api::namespaced(self.context.client.clone(), &namespace);
+        let of_launch =
+            ListParams::default().labels(&format!("{RUN_LABEL}={name},{LAUNCH_LABEL}={launch}"));
+        let pods = pods.list(&of_launch).await.map_err(failed)?;
+        let pods: Vec<&Pod> = pods.items.iter().collect();
+        Ok(observe(
+            job.as_ref().filter(|job| owned_by(run, *job)),
+            &pods,
+            &[],
+        ))
+    }
+
+    pub(super) fn decision(&self, run: &AgentRun, launch: u32, seen: &Seen) -> Decision {
+        let reported = seen
+            .progress
+            .launches
+            .get(&launch)
+            .and_then(|launch| launch.end.clone());
+        let end = reported.or_else(|| {
+            seen.observation.last_words.as_ref().map(|words| LaunchEnd {
+                outcome: words.outcome,
+                failure: words.failure.clone(),
+                at: None,
+            })
+        });
+        decide(&self.view(run, launch, &seen.progress, &seen.observation, end.as_ref()))
+    }
+}
+
+fn owned_by<K: kube::Resource>(run: &AgentRun, object: &K) -> bool {
+    let owners = object.meta().owner_references.iter().flatten();
+    owners
+        .map(|owner| &owner.uid)
+        .any(|uid| Some(uid) == run.metadata.uid.as_ref())
+}

@@ -1,0 +1,137 @@
+//! What every stage of a reconciliation of a run has in common: its moment, its writes, its next turn.
+
+use super::{
+    apply::{self, Made},
+    controller::{Context, ReconcileError},
+    job::{self, JobInputs},
+    launch::View,
+    look::Seen,
+    observe::Observation,
+    progress::{LaunchEnd, Progress},
+    status::{Launched, Standing, status, worth_writing},
+    transition,
+};
+use crate::outcome::{self, Outcome};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::runtime::controller::Action;
+use sopwith_crds::{AgentRun, ToolPolicy, contract::plan::RunPlan, status::PlanRef};
+use std::{sync::Arc, time::Duration};
+
+/// One reconciliation.
+pub(super) struct Stage<'a> {
+    pub(super) now: Timestamp,
+    pub(super) uid: String,
+    pub(super) context: &'a Context,
+}
+
+impl Stage<'_> {
+    pub(super) async fn make_job(
+        &self,
+        run: &AgentRun,
+        plan: &RunPlan,
+        policy: &ToolPolicy,
+        launch: u32,
+    ) -> Result<(), ReconcileError> {
+        let inputs = JobInputs {
+            run,
+            launch,
+            plan,
+            policy: &policy.spec,
+            site: &self.context.site,
+        };
+        if apply::job(&self.context.client, &inputs).await? == Made::Now {
+            let job = job::name(&plan.run.name, launch);
+            self.tell(run, &Outcome::Launched { launch, job }).await;
+        }
+        Ok(())
+    }
+
+    pub(super) fn view<'v>(
+        &self,
+        run: &AgentRun,
+        launch: u32,
+        progress: &'v Progress,
+        observation: &'v Observation,
+        end: Option<&'v LaunchEnd>,
+    ) -> View<'v> {
+        let (suspend, cancel) = (
+            run.spec.suspend == Some(true),
+            run.spec.cancel == Some(true),
+        );
+        View {
+            suspend,
+            cancel,
+            launch,
+            job: &observation.job,
+            end,
+            progress,
+            start_by: start_by(run),
+            ordered_at: self
+                .context
+                .memory
+                .ordered_at(&self.uid, suspend || cancel, self.now),
+            now: self.now,
+        }
+    }
+
+    /// Writes the status where that says something new, and tells what happened once it is written.
+    pub(super) async fn write(
+        &self,
+        run: &Arc<AgentRun>,
+        at: Option<(&RunPlan, &PlanRef, u32, &Seen)>,
+        standing: &Standing,
+    ) -> Result<Arc<AgentRun>, ReconcileError> {
+        let previous = run.status.clone().unwrap_or_default();
+        let usage = at.map(|(.., seen)| seen.log.used()).unwrap_or_default();
+        let launched = at.map(|(plan, reference, launch, seen)| Launched {
+            plan,
+            reference,
+            launch,
+            progress: &seen.progress,
+            usage: &usage,
+            observation: &seen.observation,
+            pulse: &seen.pulse,
+        });
+        let next = status(run, &previous, launched.as_ref(), standing, self.now);
+        if !worth_writing(&previous, &next) {
+            return Ok(run.clone());
+        }
+        let written = Arc::new(apply::status(&self.context.client, run, &next).await?);
+        self.context.memory.wrote(&self.uid, written.clone());
+        for outcome in transition::between(&previous, &next, at.map(|(.., seen)| &seen.progress)) {
+            self.tell(run, &outcome).await;
+        }
+        if previous.phase != next.phase {
+            self.context
+                .changed
+                .send_modify(|count| *count = count.wrapping_add(1));
+        }
+        Ok(written)
+    }
+
+    pub(super) async fn tell(&self, run: &AgentRun, outcome: &Outcome) {
+        outcome::tell(run, outcome, &self.context.recorder, &self.context.metrics).await;
+    }
+
+    /// At the earliest of these moments, or after `look`; else when something changes.
+    pub(super) fn requeue<const N: usize>(
+        &self,
+        look: Option<Duration>,
+        moments: [Option<Timestamp>; N],
+    ) -> Action {
+        let until =
+            |at: Timestamp| Duration::try_from(at.duration_since(self.now)).unwrap_or_default();
+        let moments = moments.into_iter().flatten().map(until);
+        match moments.chain(look).min() {
+            // Timers may fire a little early; a moment later is never too early.
+            Some(wait) => Action::requeue(wait + Duration::from_millis(20)),
+            None => Action::await_change(),
+        }
+    }
+}
+
+pub(super) fn start_by(run: &AgentRun) -> Option<Timestamp> {
+    let seconds = run.spec.start_deadline_seconds?;
+    let created = run.metadata.creation_timestamp.as_ref()?;
+    Some(created.0 + SignedDuration::from_secs(i64::from(seconds)))
+}
