@@ -365,13 +365,7 @@ fn verified(bytes: Bytes, wanted: &Digest) -> Result<Bytes, Error> {
 fn refused(status: StatusCode, body: &[u8]) -> Error {
     let message = serde_json::from_slice::<Problem>(body).map_or_else(
         |_| "no reason given".to_owned(),
-        |problem| {
-            format!(
-                "{}: {}",
-                problem.reason,
-                crate::text::one_line(&problem.message, 400)
-            )
-        },
+        |problem| crate::text::one_line(&problem.message, 400),
     );
     let remedy = match status {
         StatusCode::UNAUTHORIZED => {

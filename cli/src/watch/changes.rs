@@ -182,10 +182,8 @@ fn steps(old: &AgentRunStatus, new: &AgentRunStatus) -> Vec<Line> {
         lines.extend(step_lines(before, step, new));
     }
     past.sort_by_key(|line| line.at);
-    past.into_iter()
-        .chain(round(old, new))
-        .chain(present)
-        .collect()
+    let round = round(old, new, present.first().and_then(|line| line.at));
+    past.into_iter().chain(round).chain(present).collect()
 }
 
 fn step_lines(old: Option<&StepStatus>, new: &StepStatus, run: &AgentRunStatus) -> Vec<Line> {
