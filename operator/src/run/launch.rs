@@ -283,6 +283,7 @@ mod tests {
     fn seen(launches: &[(u32, u32)]) -> Progress {
         let launches = launches.iter().map(|(number, step_ends)| {
             let seen = LaunchSeen {
+                begun: *step_ends > 0,
                 step_ends: *step_ends,
                 end: None,
             };

@@ -65,6 +65,8 @@ pub struct Ended {
 /// What is known of a launch that reported.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LaunchSeen {
+    /// Whether it has begun an attempt of a step.
+    pub begun: bool,
     /// How many attempts of steps ended in it.
     pub step_ends: u32,
     /// Its own last event.
@@ -139,7 +141,10 @@ impl Progress {
             }
             What::SecretsFound => self.missing_secrets.clear(),
             What::RoundStarted { round } => self.round = *round,
-            What::StepStarted { step, attempt } => self.start(step, *attempt, at),
+            What::StepStarted { step, attempt } => {
+                seen.begun = true;
+                self.start(step, *attempt, at);
+            }
             What::StepSkipped { step, message } => {
                 if let Some(step) = self.step(step) {
                     step.phase = StepPhase::Skipped;

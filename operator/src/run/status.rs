@@ -258,15 +258,15 @@ fn on_the_way(
         );
         return (MISSING_SECRET, message);
     }
-    match (&status.current_step, &status.started_at) {
-        (Some(step), _) => (RUNNING, format!("step \"{step}\" is at work")),
-        (None, Some(_)) => (RUNNING, "the next step is about to start".to_owned()),
-        (None, None) => (
+    let seen = launched.progress.launches.get(&launched.launch);
+    match &status.current_step {
+        Some(step) => (RUNNING, format!("step \"{step}\" is at work")),
+        None if seen.is_some_and(|seen| seen.begun) => {
+            (RUNNING, "the next step is about to start".to_owned())
+        }
+        None => (
             STARTING,
-            format!(
-                "launch {} is about to start its first step",
-                launched.launch
-            ),
+            format!("launch {} is about to start a step", launched.launch),
         ),
     }
 }
