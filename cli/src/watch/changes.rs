@@ -164,7 +164,11 @@ fn reason_of(status: &AgentRunStatus) -> Option<&Condition> {
 }
 
 fn round(old: &AgentRunStatus, new: &AgentRunStatus, at: Option<Timestamp>) -> Option<Line> {
-    let round = new.round.filter(|r| *r > 1 && new.round != old.round)?;
+    // Who comes late sees rounds only by the attempts of the steps.
+    let late = old.round.is_none() && at.is_none();
+    let round = new
+        .round
+        .filter(|r| *r > 1 && new.round != old.round && !late)?;
     Some(Line {
         at,
         text: format!("round {round}"),

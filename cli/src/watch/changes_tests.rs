@@ -151,6 +151,12 @@ fn a_stuck_step_is_shown_when_it_comes_and_when_it_goes() {
 }
 
 #[test]
+fn who_comes_late_is_told_of_no_round_that_is_over() {
+    let over = json!({"phase": "Succeeded", "round": 2});
+    assert!(texts(None, over).is_empty());
+}
+
+#[test]
 fn a_skipped_step_says_why() {
     let old = json!({"steps": [step("test", "Pending", 0)]});
     let new = json!({"steps": [with(step("test", "Skipped", 0), &json!({"message": "runTests is false"}))]});
