@@ -94,7 +94,7 @@ places() {
 }
 
 flaw() {
-  header "The flaw: a red test stopped the line, the second version passed"
+  header "The flaw in the first version: a red test stops the line, the finding goes back"
   local name attempts
   for name in implement verify; do
     attempts=$(step "$name" attempts)
@@ -109,8 +109,11 @@ flaw() {
 
 prepare
 follow
-flaw
-pull
+# What a failed run left says less than the cluster does.
+if ((${#problems[@]} == 0)); then
+  flaw
+  pull
+fi
 header "kubectl get ar,sop,tp -o wide"
 k get ar,sop,tp -o wide
 
