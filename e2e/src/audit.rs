@@ -6,7 +6,9 @@ use std::{collections::BTreeMap, env, fs, path::PathBuf};
 
 /// Where the local cluster writes its audit log; none on a cluster that is not ours.
 pub fn path() -> Option<PathBuf> {
-    env::var_os("SOPWITH_AUDIT_LOG").map(PathBuf::from).filter(|path| path.exists())
+    env::var_os("SOPWITH_AUDIT_LOG")
+        .map(PathBuf::from)
+        .filter(|path| path.exists())
 }
 
 /// Counts the writes that a user made to the objects of a namespace, by `verb resource[/subresource]`.
@@ -14,8 +16,16 @@ pub fn writes(user: &str, namespace: &str, resources: &[&str]) -> Result<BTreeMa
     let path = path().context("no audit log: SOPWITH_AUDIT_LOG is not set (e2e/cluster/env.sh)")?;
     let text = fs::read_to_string(path)?;
     let mut counts = BTreeMap::new();
-    for record in text.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok()) {
-        let field = |pointer: &str| record.pointer(pointer).and_then(Value::as_str).unwrap_or_default();
+    for record in text
+        .lines()
+        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
+    {
+        let field = |pointer: &str| {
+            record
+                .pointer(pointer)
+                .and_then(Value::as_str)
+                .unwrap_or_default()
+        };
         let verb = field("/verb");
         let counted = field("/stage") == "ResponseComplete"
             && field("/user/username") == user
@@ -25,7 +35,12 @@ pub fn writes(user: &str, namespace: &str, resources: &[&str]) -> Result<BTreeMa
         if counted {
             let subresource = field("/objectRef/subresource");
             let slash = if subresource.is_empty() { "" } else { "/" };
-            *counts.entry(format!("{verb} {}{slash}{subresource}", field("/objectRef/resource"))).or_default() += 1;
+            *counts
+                .entry(format!(
+                    "{verb} {}{slash}{subresource}",
+                    field("/objectRef/resource")
+                ))
+                .or_default() += 1;
         }
     }
     Ok(counts)

@@ -18,12 +18,19 @@ pub struct Said {
 impl Said {
     /// Everything it said, for messages of tests.
     pub fn all(&self) -> String {
-        format!("exit {}\n--- stdout\n{}\n--- stderr\n{}", self.code, self.stdout, self.stderr)
+        format!(
+            "exit {}\n--- stdout\n{}\n--- stderr\n{}",
+            self.code, self.stdout, self.stderr
+        )
     }
 }
 
 /// Runs a program to its end.
-pub async fn run(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>>, stdin: &str) -> Result<Said> {
+pub async fn run(
+    program: &str,
+    args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    stdin: &str,
+) -> Result<Said> {
     let mut child = Command::new(program)
         .args(args)
         .stdin(Stdio::piped())
@@ -31,7 +38,9 @@ pub async fn run(program: &str, args: impl IntoIterator<Item = impl AsRef<OsStr>
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
-        .with_context(|| format!("starting {program}: is the cluster's environment loaded (e2e/cluster/env.sh)?"))?;
+        .with_context(|| {
+            format!("starting {program}: is the cluster's environment loaded (e2e/cluster/env.sh)?")
+        })?;
     let mut pipe = child.stdin.take().context("no standard input")?;
     pipe.write_all(stdin.as_bytes()).await?;
     drop(pipe);
@@ -55,8 +64,15 @@ pub async fn kubectl(args: &[&str]) -> Result<String> {
 /// The status that kstatus' own code computes for an object: `InProgress`, `Current`, `Failed` …
 pub async fn kstatus(object: &impl serde::Serialize) -> Result<String> {
     let said = run("kstatus", [""; 0], &serde_json::to_string(object)?).await?;
-    if said.code != 0 {
+    // 1 says that the object is not Current.
+    if !(0..=1).contains(&said.code) {
         bail!("kstatus: {}", said.all());
     }
-    Ok(said.stdout.split_whitespace().next().unwrap_or_default().to_owned())
+    Ok(said
+        .stdout
+        .split(':')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_owned())
 }

@@ -54,11 +54,18 @@ impl LlmServer {
     pub async fn start(address: IpAddr, cassette: &Cassette) -> Result<Self> {
         let made = rcgen::generate_simple_self_signed(vec![address.to_string()])?;
         let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-        let config = ServerConfig::builder().with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key)?;
-        let answers = Answers { by_digest: Arc::new(answers(cassette)?), answered: Arc::default() };
+        let config = ServerConfig::builder()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)?;
+        let answers = Answers {
+            by_digest: Arc::new(answers(cassette)?),
+            answered: Arc::default(),
+        };
         let listener = TcpListener::bind((address, 0)).await?;
         let port = listener.local_addr()?.port();
-        let router = Router::new().route("/v1/chat/completions", post(complete)).with_state(answers.clone());
+        let router = Router::new()
+            .route("/v1/chat/completions", post(complete))
+            .with_state(answers.clone());
         Ok(Self {
             base_url: format!("https://{address}:{port}/v1"),
             certificate: made.cert.pem(),
@@ -84,7 +91,9 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
         let (acceptor, service) = (acceptor.clone(), TowerToHyperService::new(router.clone()));
         tokio::spawn(async move {
             if let Ok(stream) = acceptor.accept(stream).await {
-                let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(stream), service).await;
+                let _ = Builder::new(TokioExecutor::new())
+                    .serve_connection(TokioIo::new(stream), service)
+                    .await;
             }
         });
     }
@@ -93,10 +102,21 @@ async fn serve(listener: TcpListener, acceptor: TlsAcceptor, router: Router) {
 fn answers(cassette: &Cassette) -> Result<HashMap<Digest, String>> {
     let mut answers = HashMap::new();
     for interaction in &cassette.interactions {
-        let digest = interaction.request.digest.clone().with_context(|| format!("{} has no digest", interaction.key))?;
-        let content = interaction.response.content.clone().with_context(|| format!("{} has no content", interaction.key))?;
+        let digest = interaction
+            .request
+            .digest
+            .clone()
+            .with_context(|| format!("{} has no digest", interaction.key))?;
+        let content = interaction
+            .response
+            .content
+            .clone()
+            .with_context(|| format!("{} has no content", interaction.key))?;
         let usage = interaction.response.usage.unwrap_or_default();
-        answers.insert(digest, events(&content, usage.prompt_tokens, usage.completion_tokens));
+        answers.insert(
+            digest,
+            events(&content, usage.prompt_tokens, usage.completion_tokens),
+        );
     }
     Ok(answers)
 }
@@ -115,20 +135,24 @@ fn events(content: &str, prompt_tokens: u64, completion_tokens: u64) -> String {
         "choices": [],
         "usage": { "prompt_tokens": prompt_tokens, "completion_tokens": completion_tokens, "total_tokens": prompt_tokens + completion_tokens }
     }));
-    let mut text: String = pieces
-        .into_iter()
-        .map(|mut piece| {
-            piece["object"] = "chat.completion.chunk".into();
-            format!("data: {piece}\n\n")
-        })
-        .collect();
+    let mut text = String::new();
+    for mut piece in pieces {
+        piece["object"] = "chat.completion.chunk".into();
+        text.push_str("data: ");
+        text.push_str(&piece.to_string());
+        text.push_str("\n\n");
+    }
     text.push_str("data: [DONE]\n\n");
     text
 }
 
 async fn complete(State(answers): State<Answers>, headers: HeaderMap, body: Bytes) -> Response {
-    let refused = |status: StatusCode, message: String| (status, Json(json!({ "error": { "message": message } }))).into_response();
-    let authorization = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let refused = |status: StatusCode, message: String| {
+        (status, Json(json!({ "error": { "message": message } }))).into_response()
+    };
+    let authorization = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok());
     if authorization != Some(format!("Bearer {API_KEY}").as_str()) {
         return refused(StatusCode::UNAUTHORIZED, "a wrong key".into());
     }
@@ -139,8 +163,15 @@ async fn complete(State(answers): State<Answers>, headers: HeaderMap, body: Byte
     match answers.by_digest.get(&digest) {
         Some(events) => {
             answers.answered.fetch_add(1, Ordering::SeqCst);
-            ([(header::CONTENT_TYPE, "text/event-stream")], events.clone()).into_response()
+            (
+                [(header::CONTENT_TYPE, "text/event-stream")],
+                events.clone(),
+            )
+                .into_response()
         }
-        None => refused(StatusCode::NOT_FOUND, format!("no recorded request has the digest {digest}")),
+        None => refused(
+            StatusCode::NOT_FOUND,
+            format!("no recorded request has the digest {digest}"),
+        ),
     }
 }

@@ -36,10 +36,14 @@ where
 {
     // The second call of several tests in one process finds a provider: that is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let client = Client::try_default().await.context("no cluster: `make cluster-up` and e2e/cluster/env.sh")?;
+    let client = Client::try_default()
+        .await
+        .context("no cluster: `make cluster-up` and e2e/cluster/env.sh")?;
     let namespace = Namespace::create(client, feature).await?;
     let before = namespace.operator().await?;
-    let result = AssertUnwindSafe(test(namespace.clone())).catch_unwind().await;
+    let result = AssertUnwindSafe(test(namespace.clone()))
+        .catch_unwind()
+        .await;
     let ended = match result {
         Ok(Ok(())) => namespace.operator_is_unharmed(&before).await,
         Ok(Err(error)) => Err(error),
@@ -73,12 +77,17 @@ impl Namespace {
                 "labels": { "pod-security.kubernetes.io/enforce": "restricted", "sopwith.dev/e2e": "true" },
             }
         }))?;
-        let name = Api::<Object>::all(client.clone()).create(&PostParams::default(), &object).await?.name_any();
+        let name = Api::<Object>::all(client.clone())
+            .create(&PostParams::default(), &object)
+            .await?
+            .name_any();
         Ok(Self { client, name })
     }
 
     async fn delete(&self) -> Result<()> {
-        Api::<Object>::all(self.client.clone()).delete(&self.name, &DeleteParams::background()).await?;
+        Api::<Object>::all(self.client.clone())
+            .delete(&self.name, &DeleteParams::background())
+            .await?;
         Ok(())
     }
 
@@ -100,15 +109,22 @@ impl Namespace {
 
     /// Applies the objects of a file below `e2e/fixtures`.
     pub async fn apply_fixture(&self, path: &str) -> Result<()> {
-        self.apply(fixture::read(crate::repository().join("e2e/fixtures").join(path))?).await
+        self.apply(fixture::read(
+            crate::repository().join("e2e/fixtures").join(path),
+        )?)
+        .await
     }
 
     /// Applies one object, or only asks whether it would be taken.
     pub async fn apply_one(&self, mut object: DynamicObject, dry_run: bool) -> Result<()> {
         let api = self.dynamic(&object)?;
         object.metadata.namespace = None;
-        let params = PatchParams { dry_run, ..PatchParams::apply("e2e").force() };
-        api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await?;
+        let params = PatchParams {
+            dry_run,
+            ..PatchParams::apply("e2e").force()
+        };
+        api.patch(&object.name_any(), &params, &Patch::Apply(&object))
+            .await?;
         Ok(())
     }
 
@@ -119,11 +135,21 @@ impl Namespace {
             "ToolPolicy" => "toolpolicies".to_owned(),
             kind => format!("{}s", kind.to_lowercase()),
         };
-        Ok(Api::namespaced_with(self.client.clone(), &self.name, &ApiResource::from_gvk_with_plural(&gvk, &plural)))
+        Ok(Api::namespaced_with(
+            self.client.clone(),
+            &self.name,
+            &ApiResource::from_gvk_with_plural(&gvk, &plural),
+        ))
     }
 
     /// Waits until an object is as wanted, watching it; says what it last was where it takes too long.
-    pub async fn until<K>(&self, name: &str, seconds: u64, what: &str, wanted: impl Fn(&K) -> bool + Send) -> Result<K>
+    pub async fn until<K>(
+        &self,
+        name: &str,
+        seconds: u64,
+        what: &str,
+        wanted: impl Fn(&K) -> bool + Send,
+    ) -> Result<K>
     where
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
         K: Clone + Debug + Send + DeserializeOwned + serde::Serialize + 'static,
@@ -133,53 +159,82 @@ impl Namespace {
             Duration::from_secs(seconds),
             await_condition(self.api::<K>(), name, condition),
         );
-        match waited.await {
-            Ok(object) => object?.context("the object went away"),
-            Err(_) => {
-                let last = self.api::<K>().get_opt(name).await?;
-                let last = serde_saphyr::to_string(&last).unwrap_or_default();
-                bail!("{name}: {what}: not within {seconds} s; it is now:\n{last}")
-            }
+        if let Ok(object) = waited.await {
+            return object?.context("the object went away");
         }
+        let last = self.api::<K>().get_opt(name).await?;
+        let last = serde_saphyr::to_string(&last).unwrap_or_default();
+        bail!("{name}: {what}: not within {seconds} s; it is now:\n{last}")
     }
 
     /// Waits until a run has ended.
     pub async fn ended(&self, run: &str, seconds: u64) -> Result<AgentRun> {
-        self.until::<AgentRun>(run, seconds, "an end", |run| phase(run).is_some_and(Phase::is_final)).await
+        self.until::<AgentRun>(run, seconds, "an end", |run| {
+            phase(run).is_some_and(Phase::is_final)
+        })
+        .await
     }
 
     /// Changes fields of a run's spec.
-    pub async fn patch_run(&self, run: &str, spec: serde_json::Value) -> Result<AgentRun, kube::Error> {
+    pub async fn patch_run(
+        &self,
+        run: &str,
+        spec: serde_json::Value,
+    ) -> Result<AgentRun, kube::Error> {
         let patch = Patch::Merge(json!({ "spec": spec }));
-        self.api::<AgentRun>().patch(run, &PatchParams::default(), &patch).await
+        self.api::<AgentRun>()
+            .patch(run, &PatchParams::default(), &patch)
+            .await
     }
 
     /// Reasons and notes of the Events in this namespace.
     pub async fn events(&self) -> Result<Vec<(String, String)>> {
         let events = self.api::<Event>().list(&ListParams::default()).await?;
-        let said = |event: Event| (event.reason.unwrap_or_default(), event.message.unwrap_or_default());
+        let said = |event: Event| {
+            (
+                event.reason.unwrap_or_default(),
+                event.message.unwrap_or_default(),
+            )
+        };
         Ok(events.into_iter().map(said).collect())
     }
 
     async fn operator_pod(&self) -> Result<Pod> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
-        let list = pods.list(&ListParams::default().labels("app.kubernetes.io/component=operator")).await?;
-        list.into_iter().next().with_context(|| format!("no operator pod in {OPERATOR_NAMESPACE}: install the chart"))
+        let list = pods
+            .list(&ListParams::default().labels("app.kubernetes.io/component=operator"))
+            .await?;
+        list.into_iter()
+            .next()
+            .with_context(|| format!("no operator pod in {OPERATOR_NAMESPACE}: install the chart"))
     }
 
     async fn operator(&self) -> Result<Operator> {
         let pod = self.operator_pod().await?;
         let now = k8s_openapi::jiff::Timestamp::now();
-        Ok(Operator { restarts: restarts(&pod), pod: pod.name_any(), since: now })
+        Ok(Operator {
+            restarts: restarts(&pod),
+            pod: pod.name_any(),
+            since: now,
+        })
     }
 
     async fn operator_is_unharmed(&self, before: &Operator) -> Result<()> {
         let pod = self.operator_pod().await?;
         if pod.name_any() != before.pod || restarts(&pod) != before.restarts {
-            bail!("the operator restarted: {} had {} restarts, {} has {}", before.pod, before.restarts, pod.name_any(), restarts(&pod));
+            bail!(
+                "the operator restarted: {} had {} restarts, {} has {}",
+                before.pod,
+                before.restarts,
+                pod.name_any(),
+                restarts(&pod)
+            );
         }
         let log = self.operator_log(Some(before.since)).await?;
-        let errors: Vec<&str> = log.lines().filter(|line| line.contains("\"level\":\"ERROR\"")).collect();
+        let errors: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("\"level\":\"ERROR\""))
+            .collect();
         if !errors.is_empty() {
             bail!("the operator logged errors:\n{}", errors.join("\n"));
         }
@@ -187,10 +242,18 @@ impl Namespace {
     }
 
     /// The operator's log, all of it or since a time.
-    pub async fn operator_log(&self, since: Option<k8s_openapi::jiff::Timestamp>) -> Result<String> {
+    pub async fn operator_log(
+        &self,
+        since: Option<k8s_openapi::jiff::Timestamp>,
+    ) -> Result<String> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
-        let params = LogParams { since_time: since, ..LogParams::default() };
-        Ok(pods.logs(&self.operator_pod().await?.name_any(), &params).await?)
+        let params = LogParams {
+            since_time: since,
+            ..LogParams::default()
+        };
+        Ok(pods
+            .logs(&self.operator_pod().await?.name_any(), &params)
+            .await?)
     }
 
     /// Everything that may explain a failure: objects, events and logs.
@@ -204,18 +267,40 @@ impl Namespace {
             let _ = writeln!(text, "event {reason}: {note}");
         }
         let pods = self.api::<Pod>();
-        for pod in pods.list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default() {
+        for pod in pods
+            .list(&ListParams::default())
+            .await
+            .map(|list| list.items)
+            .unwrap_or_default()
+        {
             let status = serde_json::to_string(&pod.status).unwrap_or_default();
             let _ = writeln!(text, "--- pod {}: {status}", pod.name_any());
             for container in ["runner"] {
-                let params = LogParams { container: Some(container.into()), tail_lines: Some(40), ..LogParams::default() };
-                let log = pods.logs(&pod.name_any(), &params).await.unwrap_or_else(|error| error.to_string());
+                let params = LogParams {
+                    container: Some(container.into()),
+                    tail_lines: Some(40),
+                    ..LogParams::default()
+                };
+                let log = pods
+                    .logs(&pod.name_any(), &params)
+                    .await
+                    .unwrap_or_else(|error| error.to_string());
                 let _ = writeln!(text, "--- log of {}/{container}\n{log}", pod.name_any());
             }
         }
-        let log = self.operator_log(None).await.unwrap_or_else(|error| error.to_string());
-        let tail: Vec<&str> = log.lines().filter(|line| line.contains(&self.name)).collect();
-        let _ = writeln!(text, "--- log of the operator\n{}", tail[tail.len().saturating_sub(40)..].join("\n"));
+        let log = self
+            .operator_log(None)
+            .await
+            .unwrap_or_else(|error| error.to_string());
+        let tail: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains(&self.name))
+            .collect();
+        let _ = writeln!(
+            text,
+            "--- log of the operator\n{}",
+            tail[tail.len().saturating_sub(40)..].join("\n")
+        );
         text
     }
 
@@ -224,7 +309,13 @@ impl Namespace {
         K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
         K: Clone + Debug + DeserializeOwned + serde::Serialize,
     {
-        for mut object in self.api::<K>().list(&ListParams::default()).await.map(|list| list.items).unwrap_or_default() {
+        for mut object in self
+            .api::<K>()
+            .list(&ListParams::default())
+            .await
+            .map(|list| list.items)
+            .unwrap_or_default()
+        {
             object.meta_mut().managed_fields = None;
             let value = serde_json::to_value(&object).unwrap_or_default();
             let status = serde_saphyr::to_string(&value["status"]).unwrap_or_default();
@@ -234,7 +325,10 @@ impl Namespace {
 }
 
 fn restarts(pod: &Pod) -> i32 {
-    let statuses = pod.status.iter().flat_map(|status| status.container_statuses.iter().flatten());
+    let statuses = pod
+        .status
+        .iter()
+        .flat_map(|status| status.container_statuses.iter().flatten());
     statuses.map(|container| container.restart_count).sum()
 }
 
@@ -245,6 +339,13 @@ pub fn phase(run: &AgentRun) -> Option<Phase> {
 
 /// Whether the apiserver serves the three kinds at all.
 pub async fn kinds_are_served(client: &Client) -> Result<bool> {
-    let discovery = Discovery::new(client.clone()).filter(&[sopwith_crds::GROUP]).run().await?;
-    Ok(discovery.groups().flat_map(kube::discovery::ApiGroup::recommended_resources).count() >= 3)
+    let discovery = Discovery::new(client.clone())
+        .filter(&[sopwith_crds::GROUP])
+        .run()
+        .await?;
+    Ok(discovery
+        .groups()
+        .flat_map(kube::discovery::ApiGroup::recommended_resources)
+        .count()
+        >= 3)
 }

@@ -14,7 +14,12 @@ pub const SECRET: &str = "model-provider";
 pub fn objects() -> Result<Vec<DynamicObject>> {
     let folder = repository().join("config/samples/software-company");
     let mut objects = Vec::new();
-    for file in ["sop.yaml", "cassette.yaml", "toolpolicy.yaml", "agentrun.yaml"] {
+    for file in [
+        "sop.yaml",
+        "cassette.yaml",
+        "toolpolicy.yaml",
+        "agentrun.yaml",
+    ] {
         objects.extend(fixture::read(folder.join(file))?);
     }
     Ok(objects)
@@ -33,7 +38,12 @@ pub fn secret() -> Result<DynamicObject> {
 pub fn of_kind<'a>(objects: &'a mut [DynamicObject], kind: &str) -> Result<&'a mut DynamicObject> {
     objects
         .iter_mut()
-        .find(|object| object.types.as_ref().is_some_and(|types| types.kind == kind))
+        .find(|object| {
+            object
+                .types
+                .as_ref()
+                .is_some_and(|types| types.kind == kind)
+        })
         .with_context(|| format!("the sample has no {kind}"))
 }
 
@@ -47,8 +57,14 @@ pub fn replace(value: &mut Value, from: &str, to: &str) -> usize {
             }
             found
         }
-        Value::Array(values) => values.iter_mut().map(|value| replace(value, from, to)).sum(),
-        Value::Object(values) => values.values_mut().map(|value| replace(value, from, to)).sum(),
+        Value::Array(values) => values
+            .iter_mut()
+            .map(|value| replace(value, from, to))
+            .sum(),
+        Value::Object(values) => values
+            .values_mut()
+            .map(|value| replace(value, from, to))
+            .sum(),
         _ => 0,
     }
 }
@@ -57,6 +73,11 @@ pub fn replace(value: &mut Value, from: &str, to: &str) -> usize {
 pub fn change(objects: &mut [DynamicObject], kind: &str, from: &str, to: &str) -> Result<()> {
     let object = of_kind(objects, kind)?;
     let found = replace(&mut object.data, from, to);
-    ensure!(found > 0, "{} {} does not contain \"{from}\"", kind, object.name_any());
+    ensure!(
+        found > 0,
+        "{} {} does not contain \"{from}\"",
+        kind,
+        object.name_any()
+    );
     Ok(())
 }

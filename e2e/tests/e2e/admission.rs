@@ -32,10 +32,14 @@ struct Change {
 fn judge(name: &str, answer: Result<(), String>, refused: Option<&str>) -> Option<String> {
     match (answer, refused) {
         (Ok(()), None) => None,
-        (Ok(()), Some(words)) => Some(format!("{name}: taken, but should be refused with: {words}")),
+        (Ok(()), Some(words)) => Some(format!(
+            "{name}: taken, but should be refused with: {words}"
+        )),
         (Err(message), None) => Some(format!("{name}: should be taken, but: {message}")),
         (Err(message), Some(words)) if message.contains(words) => None,
-        (Err(message), Some(words)) => Some(format!("{name}: should be refused with: {words}\n  but: {message}")),
+        (Err(message), Some(words)) => Some(format!(
+            "{name}: should be refused with: {words}\n  but: {message}"
+        )),
     }
 }
 
@@ -48,7 +52,10 @@ async fn good_objects_are_taken_and_bad_ones_refused_with_a_remedy() -> Result<(
         let mut wrong = Vec::new();
         for case in cases {
             let object: DynamicObject = serde_json::from_value(case.object)?;
-            let answer = namespace.apply_one(object, true).await.map_err(|error| format!("{error:#}"));
+            let answer = namespace
+                .apply_one(object, true)
+                .await
+                .map_err(|error| format!("{error:#}"));
             wrong.extend(judge(&case.name, answer, case.refused.as_deref()));
         }
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -63,12 +70,23 @@ async fn a_spec_is_immutable_but_for_what_may_change() -> Result<()> {
         let text = fs::read_to_string(repository().join("e2e/fixtures/admission/updates.yaml"))?;
         let updates: Updates = serde_saphyr::from_str(&text)?;
         let runs = namespace.api::<AgentRun>();
-        let run: AgentRun = serde_json::from_value(json!({ "metadata": { "name": "fixed" }, "spec": updates.before }))?;
+        let run: AgentRun = serde_json::from_value(
+            json!({ "metadata": { "name": "fixed" }, "spec": updates.before }),
+        )?;
         runs.create(&PostParams::default(), &run).await?;
         let mut wrong = Vec::new();
         for change in updates.changes {
-            let params = PatchParams { dry_run: true, ..PatchParams::default() };
-            let patched = runs.patch("fixed", &params, &Patch::Merge(json!({ "spec": change.spec }))).await;
+            let params = PatchParams {
+                dry_run: true,
+                ..PatchParams::default()
+            };
+            let patched = runs
+                .patch(
+                    "fixed",
+                    &params,
+                    &Patch::Merge(json!({ "spec": change.spec })),
+                )
+                .await;
             let answer = patched.map(|_| ()).map_err(|error| error.to_string());
             wrong.extend(judge(&change.name, answer, change.refused.as_deref()));
         }
@@ -95,10 +113,23 @@ async fn a_cancel_is_not_taken_back() -> Result<()> {
 #[tokio::test]
 async fn kubectl_explains_the_kinds() -> Result<()> {
     let said = sopwith_e2e::kubectl::kubectl(&["explain", "agentrun.spec.investment"]).await?;
-    ensure!(said.contains("MetaGPT: investment") && said.contains("US dollars"), "{said}");
-    let listed = sopwith_e2e::kubectl::kubectl(&["api-resources", "--categories=sopwith", "-o", "name"]).await?;
-    for kind in ["agentruns.sopwith.dev", "sopdefinitions.sopwith.dev", "toolpolicies.sopwith.dev"] {
-        ensure!(listed.contains(kind), "{kind} is not in the category: {listed}");
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    ensure!(
+        said.contains("MetaGPT: investment") && said.contains("US dollars"),
+        "{said}"
+    );
+    let listed =
+        sopwith_e2e::kubectl::kubectl(&["api-resources", "--categories=sopwith", "-o", "name"])
+            .await?;
+    for kind in [
+        "agentruns.sopwith.dev",
+        "sopdefinitions.sopwith.dev",
+        "toolpolicies.sopwith.dev",
+    ] {
+        ensure!(
+            listed.contains(kind),
+            "{kind} is not in the category: {listed}"
+        );
     }
     Ok(())
 }

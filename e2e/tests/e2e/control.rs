@@ -1,18 +1,29 @@
 //! Suspend, resume, cancel, delete.
 
 use anyhow::{Context as _, Result, ensure};
-use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
-use kube::api::{DeleteParams, ListParams};
+use k8s_openapi::api::{
+    batch::v1::Job,
+    core::v1::{ConfigMap, Pod},
+};
+use kube::{
+    Api, Resource,
+    api::{DeleteParams, ListParams},
+    runtime::wait::{await_condition, conditions},
+};
+use serde::de::DeserializeOwned;
 use serde_json::json;
 use sopwith_crds::{AgentRun, status::Phase};
 use sopwith_e2e::namespace::{Namespace, in_namespace, phase};
+use std::{fmt::Debug, time::Duration};
 
 async fn hanging(namespace: &Namespace) -> Result<()> {
     namespace.apply_fixture("small/policy.yaml").await?;
     namespace.apply_fixture("stuck/sop.yaml").await?;
     namespace.apply_fixture("stuck/run.yaml").await?;
     namespace
-        .until::<AgentRun>("hanging", 90, "running", |run| phase(run) == Some(Phase::Running))
+        .until::<AgentRun>("hanging", 90, "running", |run| {
+            phase(run) == Some(Phase::Running)
+        })
         .await?;
     Ok(())
 }
@@ -21,11 +32,21 @@ async fn hanging(namespace: &Namespace) -> Result<()> {
 async fn a_cancelled_run_ends_at_once_and_keeps_its_last_words() -> Result<()> {
     in_namespace("cancel", async |namespace| {
         hanging(&namespace).await?;
-        namespace.patch_run("hanging", json!({ "cancel": true })).await?;
+        namespace
+            .patch_run("hanging", json!({ "cancel": true }))
+            .await?;
         let run = namespace.ended("hanging", 30).await?;
-        ensure!(phase(&run) == Some(Phase::Cancelled), "it ended as {:?}", phase(&run));
+        ensure!(
+            phase(&run) == Some(Phase::Cancelled),
+            "it ended as {:?}",
+            phase(&run)
+        );
         let pods = namespace.api::<Pod>().list(&ListParams::default()).await?;
-        ensure!(pods.items.len() == 1, "the pod and its log stay, but there are {}", pods.items.len());
+        ensure!(
+            pods.items.len() == 1,
+            "the pod and its log stay, but there are {}",
+            pods.items.len()
+        );
         Ok(())
     })
     .await
@@ -35,17 +56,31 @@ async fn a_cancelled_run_ends_at_once_and_keeps_its_last_words() -> Result<()> {
 async fn a_suspended_run_leaves_its_pod_and_goes_on_in_a_second_launch() -> Result<()> {
     in_namespace("suspend", async |namespace| {
         hanging(&namespace).await?;
-        namespace.patch_run("hanging", json!({ "suspend": true })).await?;
         namespace
-            .until::<AgentRun>("hanging", 30, "suspended", |run| phase(run) == Some(Phase::Suspended))
+            .patch_run("hanging", json!({ "suspend": true }))
             .await?;
-        namespace.patch_run("hanging", json!({ "suspend": false })).await?;
+        namespace
+            .until::<AgentRun>("hanging", 30, "suspended", |run| {
+                phase(run) == Some(Phase::Suspended)
+            })
+            .await?;
+        namespace
+            .patch_run("hanging", json!({ "suspend": false }))
+            .await?;
         let run = namespace.ended("hanging", 150).await?;
-        ensure!(phase(&run) == Some(Phase::Succeeded), "it ended as {:?}", phase(&run));
+        ensure!(
+            phase(&run) == Some(Phase::Succeeded),
+            "it ended as {:?}",
+            phase(&run)
+        );
         let launch = run.status.context("no status")?.launch;
         ensure!(launch == Some(2), "two launches, not {launch:?}");
         let jobs = namespace.api::<Job>().list(&ListParams::default()).await?;
-        ensure!(jobs.items.len() == 2, "a Job a launch, not {}", jobs.items.len());
+        ensure!(
+            jobs.items.len() == 2,
+            "a Job a launch, not {}",
+            jobs.items.len()
+        );
         Ok(())
     })
     .await
@@ -57,12 +92,34 @@ async fn a_deleted_run_leaves_nothing_behind() -> Result<()> {
         hanging(&namespace).await?;
         let runs = namespace.api::<AgentRun>();
         let uid = runs.get("hanging").await?.metadata.uid.context("no uid")?;
-        runs.delete("hanging", &DeleteParams::foreground()).await?;
-        let gone = kube::runtime::wait::await_condition(runs, "hanging", kube::runtime::wait::conditions::is_deleted(&uid));
-        tokio::time::timeout(std::time::Duration::from_secs(90), gone).await.context("it is still there")??;
-        let jobs = namespace.api::<Job>().list(&ListParams::default()).await?;
-        ensure!(jobs.items.is_empty(), "a Job stayed");
-        Ok(())
+        let job = namespace
+            .api::<Job>()
+            .get("hanging-1")
+            .await?
+            .metadata
+            .uid
+            .context("no uid")?;
+        let plan = namespace
+            .api::<ConfigMap>()
+            .get("hanging-plan")
+            .await?
+            .metadata
+            .uid
+            .context("no uid")?;
+        runs.delete("hanging", &DeleteParams::background()).await?;
+        gone(runs, "hanging", &uid).await?;
+        gone(namespace.api::<Job>(), "hanging-1", &job).await?;
+        gone(namespace.api::<ConfigMap>(), "hanging-plan", &plan).await
     })
     .await
+}
+
+async fn gone<K>(api: Api<K>, name: &str, uid: &str) -> Result<()>
+where
+    K: Resource + Clone + Debug + Send + DeserializeOwned + 'static,
+{
+    let deleted = await_condition(api, name, conditions::is_deleted(uid));
+    let waited = tokio::time::timeout(Duration::from_secs(90), deleted).await;
+    waited.with_context(|| format!("{name} is still there"))??;
+    Ok(())
 }

@@ -18,7 +18,11 @@ use std::{fs, path::Path};
 const OPERATOR: &str = "system:serviceaccount:sopwith-system:sopwith";
 
 fn step<'a>(status: &'a AgentRunStatus, name: &str) -> Result<&'a StepStatus> {
-    status.steps.iter().find(|step| step.name == name).with_context(|| format!("no step {name}"))
+    status
+        .steps
+        .iter()
+        .find(|step| step.name == name)
+        .with_context(|| format!("no step {name}"))
 }
 
 #[tokio::test]
@@ -27,13 +31,26 @@ async fn the_sample_stops_at_a_red_test_and_ends_green() -> Result<()> {
         namespace.apply([sample::secret()?]).await?;
         namespace.apply(sample::objects()?).await?;
         let running = namespace
-            .until::<AgentRun>(sample::RUN, 120, "running", |run| phase(run) == Some(Phase::Running))
+            .until::<AgentRun>(sample::RUN, 120, "running", |run| {
+                phase(run) == Some(Phase::Running)
+            })
             .await?;
-        ensure!(kubectl::kstatus(&running).await? == "InProgress", "a running run is in progress");
+        ensure!(
+            kubectl::kstatus(&running).await? == "InProgress",
+            "a running run is in progress"
+        );
         the_pod_holds_no_more_than_it_needs(&namespace).await?;
         let run = namespace.ended(sample::RUN, 240).await?;
-        ensure!(phase(&run) == Some(Phase::Succeeded), "it ended as {:?}", phase(&run));
-        ensure!(kubectl::kstatus(&run).await? == "Current", "kstatus calls it {}", kubectl::kstatus(&run).await?);
+        ensure!(
+            phase(&run) == Some(Phase::Succeeded),
+            "it ended as {:?}",
+            phase(&run)
+        );
+        ensure!(
+            kubectl::kstatus(&run).await? == "Current",
+            "kstatus calls it {}",
+            kubectl::kstatus(&run).await?
+        );
         let status = run.status.context("no status")?;
         two_attempts_and_the_earlier_failure(&status)?;
         what_was_used_is_counted(&namespace, &status).await?;
@@ -46,58 +63,129 @@ async fn the_sample_stops_at_a_red_test_and_ends_green() -> Result<()> {
 }
 
 fn two_attempts_and_the_earlier_failure(status: &AgentRunStatus) -> Result<()> {
-    ensure!(conditions::is_true(&status.conditions, conditions::FINISHED), "{:?}", status.conditions);
-    ensure!(conditions::is_true(&status.conditions, conditions::SUCCEEDED), "{:?}", status.conditions);
-    ensure!(status.progress.as_deref() == Some("5/5"), "progress is {:?}", status.progress);
-    ensure!(status.round == Some(2), "a backtrack begins a second round, not {:?}", status.round);
-    ensure!(status.launch == Some(1), "one launch, not {:?}", status.launch);
+    ensure!(
+        conditions::is_true(&status.conditions, conditions::FINISHED),
+        "{:?}",
+        status.conditions
+    );
+    ensure!(
+        conditions::is_true(&status.conditions, conditions::SUCCEEDED),
+        "{:?}",
+        status.conditions
+    );
+    ensure!(
+        status.progress.as_deref() == Some("5/5"),
+        "progress is {:?}",
+        status.progress
+    );
+    ensure!(
+        status.round == Some(2),
+        "a backtrack begins a second round, not {:?}",
+        status.round
+    );
+    ensure!(
+        status.launch == Some(1),
+        "one launch, not {:?}",
+        status.launch
+    );
     for name in ["write-prd", "design-api", "plan-tasks"] {
-        ensure!(step(status, name)?.attempts == 1, "{name} took {} attempts", step(status, name)?.attempts);
+        ensure!(
+            step(status, name)?.attempts == 1,
+            "{name} took {} attempts",
+            step(status, name)?.attempts
+        );
     }
     for name in ["implement", "verify"] {
         let step = step(status, name)?;
-        ensure!(step.attempts == 2 && step.phase == StepPhase::Succeeded, "{step:?}");
-        let earlier = step.previous_failure.as_deref().context("the earlier failure is not shown")?;
-        ensure!(earlier.contains("unit-tests"), "the earlier failure names its gate: {earlier}");
+        ensure!(
+            step.attempts == 2 && step.phase == StepPhase::Succeeded,
+            "{step:?}"
+        );
+        let earlier = step
+            .previous_failure
+            .as_deref()
+            .context("the earlier failure is not shown")?;
+        ensure!(
+            earlier.contains("unit-tests"),
+            "the earlier failure names its gate: {earlier}"
+        );
     }
-    let tests = step(status, "verify")?.gates.iter().find(|gate| gate.name == "unit-tests").context("no gate")?;
-    ensure!(tests.verdict == Verdict::Passed && tests.trust == Some(Trust::InProcess), "{tests:?}");
-    ensure!(tests.evidence.as_deref().is_some_and(|digest| digest.starts_with("sha256:")), "{tests:?}");
+    let tests = step(status, "verify")?
+        .gates
+        .iter()
+        .find(|gate| gate.name == "unit-tests")
+        .context("no gate")?;
+    ensure!(
+        tests.verdict == Verdict::Passed && tests.trust == Some(Trust::InProcess),
+        "{tests:?}"
+    );
+    ensure!(
+        tests
+            .evidence
+            .as_deref()
+            .is_some_and(|digest| digest.starts_with("sha256:")),
+        "{tests:?}"
+    );
     let size = serde_json::to_vec(status)?.len();
-    ensure!(size < 16 * 1024, "the status of five steps takes {size} bytes");
+    ensure!(
+        size < 16 * 1024,
+        "the status of five steps takes {size} bytes"
+    );
     Ok(())
 }
 
 async fn what_was_used_is_counted(namespace: &Namespace, status: &AgentRunStatus) -> Result<()> {
     let usage = status.usage.clone().context("no usage")?;
-    ensure!(usage.llm_requests == 24 && usage.llm_errors == 0, "{usage:?}");
-    ensure!(usage.total_tokens == usage.input_tokens + usage.output_tokens && usage.cost.nanos() > 0, "{usage:?}");
+    ensure!(
+        usage.llm_requests == 24 && usage.llm_errors == 0,
+        "{usage:?}"
+    );
+    ensure!(
+        usage.total_tokens == usage.input_tokens + usage.output_tokens && usage.cost.nanos() > 0,
+        "{usage:?}"
+    );
     let policy = namespace
         .until::<ToolPolicy>("default", 60, "the day's use", |policy| {
-            let today = policy.status.as_ref().and_then(|status| status.today.as_ref());
-            today.is_some_and(|today| today.tokens == usage.total_tokens && today.cost == usage.cost)
+            let today = policy
+                .status
+                .as_ref()
+                .and_then(|status| status.today.as_ref());
+            today
+                .is_some_and(|today| today.tokens == usage.total_tokens && today.cost == usage.cost)
         })
         .await?;
     let policy = policy.status.context("no status")?;
     ensure!(policy.running.unwrap_or_default() == 0, "{policy:?}");
     let metrics = kubectl::kubectl(&[
-        "get", "--raw", &format!("/api/v1/namespaces/{OPERATOR_NAMESPACE}/services/sopwith-metrics:http/proxy/metrics"),
+        "get",
+        "--raw",
+        &format!(
+            "/api/v1/namespaces/{OPERATOR_NAMESPACE}/services/sopwith-metrics:http/proxy/metrics"
+        ),
     ])
     .await?;
     for (name, label) in [
         ("sopwith_runs{", "phase=\"Succeeded\""),
         ("sopwith_llm_requests_total{", "status=\"ok\""),
         ("sopwith_llm_tokens_total{", "direction=\"input\""),
-        ("sopwith_llm_request_duration_seconds_count{", "provider=\"replay\""),
+        (
+            "sopwith_llm_request_duration_seconds_count{",
+            "provider=\"replay\"",
+        ),
         ("sopwith_step_duration_seconds_count{", "step=\"verify\""),
         ("sopwith_gate_verdicts_total{", "status=\"Failed\""),
         ("sopwith_budget_used_ratio{", "policy=\"default\""),
     ] {
         let ours = format!("namespace=\"{}\"", namespace.name);
-        let found = metrics.lines().any(|line| line.starts_with(name) && line.contains(label) && line.contains(&ours));
+        let found = metrics
+            .lines()
+            .any(|line| line.starts_with(name) && line.contains(label) && line.contains(&ours));
         ensure!(found, "no metric {name}{label},{ours}}}");
     }
-    ensure!(!metrics.contains(sample::RUN), "a run's name is a metric label");
+    ensure!(
+        !metrics.contains(sample::RUN),
+        "a run's name is a metric label"
+    );
     Ok(())
 }
 
@@ -106,30 +194,72 @@ fn the_operator_wrote_little(namespace: &Namespace, status: &AgentRunStatus) -> 
         eprintln!("no audit log on this cluster: writes are not counted");
         return Ok(());
     }
-    let writes = audit::writes(OPERATOR, &namespace.name, &["agentruns", "configmaps", "jobs"])?;
+    let writes = audit::writes(
+        OPERATOR,
+        &namespace.name,
+        &["agentruns", "configmaps", "jobs"],
+    )?;
     let attempts: usize = status.steps.iter().map(|step| step.attempts as usize).sum();
     let total: usize = writes.values().sum();
     eprintln!("writes of the operator for {attempts} step attempts: {total} {writes:?}");
-    ensure!(total > 0 && total <= attempts + 4, "{total} writes for {attempts} step attempts: {writes:?}");
+    ensure!(
+        total > 0 && total <= attempts + 4,
+        "{total} writes for {attempts} step attempts: {writes:?}"
+    );
     Ok(())
 }
 
 async fn the_pod_holds_no_more_than_it_needs(namespace: &Namespace) -> Result<()> {
-    let pods = namespace.api::<Pod>().list(&ListParams::default().labels(sopwith_crds::RUN_LABEL)).await?;
-    let pod = pods.items.into_iter().next().context("no pod")?.spec.context("no spec")?;
-    ensure!(pod.automount_service_account_token == Some(false), "a Kubernetes token is mounted");
+    let pods = namespace
+        .api::<Pod>()
+        .list(&ListParams::default().labels(sopwith_crds::RUN_LABEL))
+        .await?;
+    let pod = pods
+        .items
+        .into_iter()
+        .next()
+        .context("no pod")?
+        .spec
+        .context("no spec")?;
+    ensure!(
+        pod.automount_service_account_token == Some(false),
+        "a Kubernetes token is mounted"
+    );
     let holders = |volume: &str| -> Vec<String> {
-        let containers = pod.containers.iter().chain(pod.init_containers.iter().flatten());
-        let mounts = |c: &&k8s_openapi::api::core::v1::Container| c.volume_mounts.iter().flatten().any(|m| m.name == volume);
-        containers.filter(mounts).map(|container| container.name.clone()).collect()
+        let containers = pod
+            .containers
+            .iter()
+            .chain(pod.init_containers.iter().flatten());
+        let mounts = |c: &&k8s_openapi::api::core::v1::Container| {
+            c.volume_mounts.iter().flatten().any(|m| m.name == volume)
+        };
+        containers
+            .filter(mounts)
+            .map(|container| container.name.clone())
+            .collect()
     };
     for volume in pod.volumes.iter().flatten() {
         let private = volume.secret.is_some() || volume.projected.is_some();
-        ensure!(!private || holders(&volume.name) == ["runner"], "{} is mounted in {:?}", volume.name, holders(&volume.name));
-        let audiences: Vec<_> = volume.projected.iter().flat_map(|p| p.sources.iter().flatten()).collect();
+        ensure!(
+            !private || holders(&volume.name) == ["runner"],
+            "{} is mounted in {:?}",
+            volume.name,
+            holders(&volume.name)
+        );
+        let audiences: Vec<_> = volume
+            .projected
+            .iter()
+            .flat_map(|p| p.sources.iter().flatten())
+            .collect();
         for source in audiences {
-            let audience = source.service_account_token.as_ref().and_then(|token| token.audience.clone());
-            ensure!(audience.as_deref() == Some(sopwith_crds::GATEWAY_AUDIENCE), "a token for {audience:?}");
+            let audience = source
+                .service_account_token
+                .as_ref()
+                .and_then(|token| token.audience.clone());
+            ensure!(
+                audience.as_deref() == Some(sopwith_crds::GATEWAY_AUDIENCE),
+                "a token for {audience:?}"
+            );
         }
     }
     Ok(())
@@ -139,7 +269,16 @@ async fn what_it_left_can_be_pulled(namespace: &Namespace) -> Result<()> {
     let folder = tempfile::tempdir()?;
     let out = folder.path().join("out");
     let out_text = out.to_string_lossy().into_owned();
-    kubectl::kubectl(&["sop", "pull", sample::RUN, "-n", &namespace.name, "--out", &out_text]).await?;
+    kubectl::kubectl(&[
+        "sop",
+        "pull",
+        sample::RUN,
+        "-n",
+        &namespace.name,
+        "--out",
+        &out_text,
+    ])
+    .await?;
     let project = out.join("blackjack");
     for place in [
         "docs/prds",
@@ -156,14 +295,26 @@ async fn what_it_left_can_be_pulled(namespace: &Namespace) -> Result<()> {
     }
     ensure!(out.join("messages.jsonl").is_file(), "no trace");
     let evidence = read_all(&out.join("evidence"))?;
-    ensure!(evidence.contains("<testsuite") && evidence.contains("line-rate"), "no JUnit and coverage reports as evidence");
+    ensure!(
+        evidence.contains("<testsuite") && evidence.contains("line-rate"),
+        "no JUnit and coverage reports as evidence"
+    );
     let played = kubectl::run(
         "python3",
-        ["-B", "-c", "import sys; sys.path.insert(0, sys.argv[1]); import blackjack.game", &project.to_string_lossy()],
+        [
+            "-B",
+            "-c",
+            "import sys; sys.path.insert(0, sys.argv[1]); import blackjack.game",
+            &project.to_string_lossy(),
+        ],
         "",
     )
     .await?;
-    ensure!(played.code == 0, "the game does not import: {}", played.all());
+    ensure!(
+        played.code == 0,
+        "the game does not import: {}",
+        played.all()
+    );
     Ok(())
 }
 
@@ -175,7 +326,11 @@ fn read_all(folder: &Path) -> Result<String> {
     let mut text = String::new();
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
-        text += &if path.is_dir() { read_all(&path)? } else { fs::read_to_string(path)? };
+        text += &if path.is_dir() {
+            read_all(&path)?
+        } else {
+            fs::read_to_string(path)?
+        };
     }
     Ok(text)
 }
@@ -183,7 +338,10 @@ fn read_all(folder: &Path) -> Result<String> {
 async fn events_tell_the_story(namespace: &Namespace) -> Result<()> {
     let events = namespace.events().await?;
     for reason in ["Launched", "GateFailed", "Succeeded"] {
-        ensure!(events.iter().any(|(found, _)| found == reason), "no Event {reason} in {events:?}");
+        ensure!(
+            events.iter().any(|(found, _)| found == reason),
+            "no Event {reason} in {events:?}"
+        );
     }
     Ok(())
 }
@@ -191,13 +349,26 @@ async fn events_tell_the_story(namespace: &Namespace) -> Result<()> {
 async fn definitions_are_current(namespace: &Namespace) -> Result<()> {
     let sop = namespace
         .until::<SopDefinition>("software-company", 30, "no run in flight", |sop| {
-            sop.status.as_ref().is_some_and(|status| status.runs_in_flight.unwrap_or_default() == 0)
+            sop.status
+                .as_ref()
+                .is_some_and(|status| status.runs_in_flight.unwrap_or_default() == 0)
         })
         .await?;
-    ensure!(kubectl::kstatus(&sop).await? == "Current", "the SOP is {}", kubectl::kstatus(&sop).await?);
+    ensure!(
+        kubectl::kstatus(&sop).await? == "Current",
+        "the SOP is {}",
+        kubectl::kstatus(&sop).await?
+    );
     let status = sop.status.context("no status")?;
-    ensure!(status.steps == Some(5) && status.roles == Some(5) && status.revision.is_some(), "{status:?}");
+    ensure!(
+        status.steps == Some(5) && status.roles == Some(5) && status.revision.is_some(),
+        "{status:?}"
+    );
     let policy = namespace.api::<ToolPolicy>().get("default").await?;
-    ensure!(kubectl::kstatus(&policy).await? == "Current", "the policy is {}", kubectl::kstatus(&policy).await?);
+    ensure!(
+        kubectl::kstatus(&policy).await? == "Current",
+        "the policy is {}",
+        kubectl::kstatus(&policy).await?
+    );
     Ok(())
 }

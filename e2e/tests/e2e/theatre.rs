@@ -2,11 +2,15 @@
 
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::core::v1::Node;
-use kube::{Api, api::{DynamicObject, ListParams}};
+use kube::{
+    Api,
+    api::{DynamicObject, ListParams},
+};
 use serde_json::json;
 use sopwith_crds::{
     AgentRun,
     contract::cassette::Cassette,
+    sop_definition::GateKind,
     status::{FailureReason, Phase},
 };
 use sopwith_e2e::{
@@ -27,13 +31,33 @@ async fn run_of(namespace: &Namespace, objects: Vec<DynamicObject>) -> Result<Ag
 async fn one_changed_word_of_a_prompt_fails_the_run_with_a_readable_difference() -> Result<()> {
     in_namespace("prompt", async |namespace| {
         let mut objects = sample::objects()?;
-        sample::change(&mut objects, "SopDefinition", "Write the product requirements document", "Write the product requirements pamphlet")?;
+        sample::change(
+            &mut objects,
+            "SopDefinition",
+            "Write the product requirements document",
+            "Write the product requirements pamphlet",
+        )?;
         let run = run_of(&namespace, objects).await?;
-        let failure = run.status.and_then(|status| status.failure).context("it did not fail")?;
-        ensure!(failure.reason == FailureReason::ProviderFailed, "{failure:?}");
+        let failure = run
+            .status
+            .and_then(|status| status.failure)
+            .context("it did not fail")?;
+        ensure!(
+            failure.reason == FailureReason::ProviderFailed,
+            "{failure:?}"
+        );
         ensure!(failure.step.as_deref() == Some("write-prd"), "{failure:?}");
-        let shown = |mark: char, word: &str| failure.message.lines().any(|line| line.starts_with(mark) && line.contains(word));
-        ensure!(shown('-', "document") && shown('+', "pamphlet"), "no readable difference:\n{}", failure.message);
+        let shown = |mark: char, word: &str| {
+            failure
+                .message
+                .lines()
+                .any(|line| line.starts_with(mark) && line.contains(word))
+        };
+        ensure!(
+            shown('-', "document") && shown('+', "pamphlet"),
+            "no readable difference:\n{}",
+            failure.message
+        );
         Ok(())
     })
     .await
@@ -45,11 +69,31 @@ async fn an_assertion_turned_round_stops_the_line_for_good() -> Result<()> {
         let mut objects = sample::objects()?;
         turn_one_assertion(&mut objects)?;
         let run = run_of(&namespace, objects).await?;
-        ensure!(phase(&run) == Some(Phase::Failed), "it ended as {:?}", phase(&run));
-        let failure = run.status.and_then(|status| status.failure).context("no failure")?;
-        ensure!(failure.reason == FailureReason::GateFailed && failure.step.as_deref() == Some("verify"), "{failure:?}");
-        let watched = kubectl::run("kubectl", ["sop", "watch", sample::RUN, "-n", &namespace.name], "").await?;
-        ensure!(watched.code == 1, "watch of a failed run: {}", watched.all());
+        ensure!(
+            phase(&run) == Some(Phase::Failed),
+            "it ended as {:?}",
+            phase(&run)
+        );
+        let failure = run
+            .status
+            .and_then(|status| status.failure)
+            .context("no failure")?;
+        ensure!(
+            failure.reason == FailureReason::GateFailed
+                && failure.step.as_deref() == Some("verify"),
+            "{failure:?}"
+        );
+        let watched = kubectl::run(
+            "kubectl",
+            ["sop", "watch", sample::RUN, "-n", &namespace.name],
+            "",
+        )
+        .await?;
+        ensure!(
+            watched.code == 1,
+            "watch of a failed run: {}",
+            watched.all()
+        );
         ensure!(watched.stdout.contains("GateFailed"), "{}", watched.all());
         Ok(())
     })
@@ -58,18 +102,24 @@ async fn an_assertion_turned_round_stops_the_line_for_good() -> Result<()> {
 
 /// Turns one assertion of the tests round that the second version of the code must pass.
 fn turn_one_assertion(objects: &mut [DynamicObject]) -> Result<()> {
-    let data = sample::of_kind(objects, "ConfigMap")?.data["data"].as_object_mut().context("no data")?;
+    let data = sample::of_kind(objects, "ConfigMap")?.data["data"]
+        .as_object_mut()
+        .context("no data")?;
     for text in data.values_mut() {
         let mut cassette: Cassette = serde_saphyr::from_str(text.as_str().context("no text")?)?;
         let second = cassette.interactions.iter_mut().find(|interaction| {
             let content = interaction.response.content.as_deref().unwrap_or_default();
-            interaction.key.step == "verify" && interaction.key.attempt == 2 && content.contains("assert ") && content.contains(" == ")
+            interaction.key.step == "verify"
+                && interaction.key.attempt == 2
+                && content.contains("assert ")
+                && content.contains(" == ")
         });
         if let Some(interaction) = second {
             let content = interaction.response.content.take().context("no content")?;
             let at = content.find("assert ").context("no assertion")?;
             let (before, after) = content.split_at(at);
-            interaction.response.content = Some(format!("{before}{}", after.replacen(" == ", " != ", 1)));
+            interaction.response.content =
+                Some(format!("{before}{}", after.replacen(" == ", " != ", 1)));
             *text = serde_saphyr::to_string(&cassette)?.into();
             return Ok(());
         }
@@ -78,7 +128,10 @@ fn turn_one_assertion(objects: &mut [DynamicObject]) -> Result<()> {
 }
 
 fn cassette(objects: &mut [DynamicObject]) -> Result<Cassette> {
-    let data = sample::of_kind(objects, "ConfigMap")?.data["data"].as_object().context("no data")?.clone();
+    let data = sample::of_kind(objects, "ConfigMap")?.data["data"]
+        .as_object()
+        .context("no data")?
+        .clone();
     let mut whole = Cassette::default();
     for text in data.values() {
         let part: Cassette = serde_saphyr::from_str(text.as_str().context("no text")?)?;
@@ -91,16 +144,28 @@ fn cassette(objects: &mut [DynamicObject]) -> Result<Cassette> {
 async fn the_cassette_served_over_tls_and_sse_gives_the_same_result() -> Result<()> {
     in_namespace("tls", async |namespace| {
         let mut objects = sample::objects()?;
-        let server = LlmServer::start(node_address(&namespace).await?, &cassette(&mut objects)?).await?;
+        let server =
+            LlmServer::start(node_address(&namespace).await?, &cassette(&mut objects)?).await?;
         speak_to(&mut objects, &server)?;
         namespace.apply(peers(&server)?).await?;
         namespace.apply(objects).await?;
         let over_tls = namespace.ended(sample::RUN, 300).await?;
-        ensure!(phase(&over_tls) == Some(Phase::Succeeded), "it ended as {:?}", phase(&over_tls));
-        ensure!(server.answered() == 24, "{} requests reached the server", server.answered());
+        ensure!(
+            phase(&over_tls) == Some(Phase::Succeeded),
+            "it ended as {:?}",
+            phase(&over_tls)
+        );
+        ensure!(
+            server.answered() == 24,
+            "{} requests reached the server",
+            server.answered()
+        );
         in_namespace("tls-replay", async |namespace| {
             let replayed = run_of(&namespace, sample::objects()?).await?;
-            ensure!(results(&replayed)? == results(&over_tls)?, "replay and server gave different results");
+            ensure!(
+                results(&replayed)? == results(&over_tls)?,
+                "replay and server gave different results"
+            );
             Ok(())
         })
         .await
@@ -108,15 +173,28 @@ async fn the_cassette_served_over_tls_and_sse_gives_the_same_result() -> Result<
     .await
 }
 
-/// What must not depend on how the answers came: artifacts, attempts, verdicts, tokens and cost.
+/// What must not depend on how the answers came: artifacts, attempts, verdicts, tokens and cost. The evidence of a
+/// command gate has its reports in it, and those say when they were written.
 fn results(run: &AgentRun) -> Result<serde_json::Value> {
     let status = run.status.clone().context("no status")?;
     let steps: Vec<_> = status
         .steps
         .iter()
         .map(|step| {
-            let gates: Vec<_> = step.gates.iter().map(|g| json!([g.name, g.verdict, g.observed, g.evidence])).collect();
-            json!([step.name, step.attempts, step.artifacts, step.tokens, step.cost, step.previous_failure, gates])
+            let gates = step.gates.iter().map(|g| {
+                let evidence = g.evidence.as_ref().filter(|_| g.kind != GateKind::Command);
+                json!([g.name, g.verdict, g.observed, evidence])
+            });
+            let gates: Vec<_> = gates.collect();
+            json!([
+                step.name,
+                step.attempts,
+                step.artifacts,
+                step.tokens,
+                step.cost,
+                step.previous_failure,
+                gates
+            ])
         })
         .collect();
     Ok(json!({ "steps": steps, "usage": status.usage, "phase": status.phase }))
@@ -124,11 +202,17 @@ fn results(run: &AgentRun) -> Result<serde_json::Value> {
 
 fn speak_to(objects: &mut [DynamicObject], server: &LlmServer) -> Result<()> {
     let policy = &mut sample::of_kind(objects, "ToolPolicy")?.data;
-    let endpoint = policy.pointer_mut("/spec/llm/0").and_then(|endpoint| endpoint.as_object_mut()).context("no endpoint")?;
+    let endpoint = policy
+        .pointer_mut("/spec/llm/0")
+        .and_then(|endpoint| endpoint.as_object_mut())
+        .context("no endpoint")?;
     endpoint.remove("replay");
     endpoint.insert("provider".into(), "openai".into());
     endpoint.insert("baseUrl".into(), server.base_url.clone().into());
-    endpoint.insert("caRef".into(), json!({ "name": "private-ca", "key": "ca.crt" }));
+    endpoint.insert(
+        "caRef".into(),
+        json!({ "name": "private-ca", "key": "ca.crt" }),
+    );
     Ok(())
 }
 
@@ -143,8 +227,20 @@ fn peers(server: &LlmServer) -> Result<Vec<DynamicObject>> {
 }
 
 async fn node_address(namespace: &Namespace) -> Result<IpAddr> {
-    let nodes = Api::<Node>::all(namespace.client.clone()).list(&ListParams::default()).await?;
-    let status = nodes.items.into_iter().next().and_then(|node| node.status).context("no node")?;
-    let address = status.addresses.into_iter().flatten().find(|address| address.type_ == "InternalIP").context("no address")?;
+    let nodes = Api::<Node>::all(namespace.client.clone())
+        .list(&ListParams::default())
+        .await?;
+    let status = nodes
+        .items
+        .into_iter()
+        .next()
+        .and_then(|node| node.status)
+        .context("no node")?;
+    let address = status
+        .addresses
+        .into_iter()
+        .flatten()
+        .find(|address| address.type_ == "InternalIP")
+        .context("no address")?;
     Ok(address.address.parse()?)
 }

@@ -12,12 +12,18 @@ use sopwith_e2e::{
 async fn not_ready(namespace: &Namespace, run: &str, reason: &str) -> Result<String> {
     let seen = namespace
         .until::<AgentRun>(run, 60, &format!("Ready with reason {reason}"), |run| {
-            let said = run.status.as_ref().and_then(|status| conditions::find(&status.conditions, conditions::READY));
+            let said = run
+                .status
+                .as_ref()
+                .and_then(|status| conditions::find(&status.conditions, conditions::READY));
             said.is_some_and(|condition| condition.reason == reason)
         })
         .await?;
     let kstatus = kubectl::kstatus(&seen).await?;
-    ensure!(kstatus == "InProgress", "a run that waits is in progress, not {kstatus}");
+    ensure!(
+        kstatus == "InProgress",
+        "a run that waits is in progress, not {kstatus}"
+    );
     let status = seen.status.context("no status")?;
     let said = conditions::find(&status.conditions, conditions::READY).context("no condition")?;
     Ok(said.message.clone())
@@ -30,10 +36,17 @@ async fn a_wrong_sop_is_named_with_those_there_and_the_run_goes_on_when_it_appea
         namespace.apply_fixture("stuck/sop.yaml").await?;
         namespace.apply_fixture("small/run.yaml").await?;
         let message = not_ready(&namespace, "hello", "SopNotFound").await?;
-        ensure!(message.contains("\"hello\"") && message.contains("hanging"), "{message}");
+        ensure!(
+            message.contains("\"hello\"") && message.contains("hanging"),
+            "{message}"
+        );
         namespace.apply_fixture("small/sop.yaml").await?;
         let run = namespace.ended("hello", 120).await?;
-        ensure!(phase(&run) == Some(Phase::Succeeded), "it ended as {:?}", phase(&run));
+        ensure!(
+            phase(&run) == Some(Phase::Succeeded),
+            "it ended as {:?}",
+            phase(&run)
+        );
         Ok(())
     })
     .await
@@ -48,7 +61,11 @@ async fn a_missing_policy_is_named_and_the_run_goes_on_when_it_appears() -> Resu
         ensure!(message.contains("\"default\""), "{message}");
         namespace.apply_fixture("small/policy.yaml").await?;
         let run = namespace.ended("hello", 120).await?;
-        ensure!(phase(&run) == Some(Phase::Succeeded), "it ended as {:?}", phase(&run));
+        ensure!(
+            phase(&run) == Some(Phase::Succeeded),
+            "it ended as {:?}",
+            phase(&run)
+        );
         Ok(())
     })
     .await
@@ -59,16 +76,24 @@ async fn a_missing_secret_is_named_and_the_run_goes_on_when_it_appears() -> Resu
     in_namespace("no-secret", async |namespace| {
         namespace.apply(sample::objects()?).await?;
         let message = not_ready(&namespace, sample::RUN, "MissingSecret").await?;
-        ensure!(message.contains(sample::SECRET) && message.contains("api-key"), "{message}");
+        ensure!(
+            message.contains(sample::SECRET) && message.contains("api-key"),
+            "{message}"
+        );
         namespace.apply([sample::secret()?]).await?;
         // The kubelet looks at an optional Secret about once a minute.
         let started = namespace
             .until::<AgentRun>(sample::RUN, 150, "a first step", |run| {
-                run.status.as_ref().is_some_and(|status| status.steps.iter().any(|step| step.attempts > 0))
+                run.status
+                    .as_ref()
+                    .is_some_and(|status| status.steps.iter().any(|step| step.attempts > 0))
             })
             .await?;
         let launch = started.status.and_then(|status| status.launch);
-        ensure!(launch == Some(1), "the same launch goes on, but this is launch {launch:?}");
+        ensure!(
+            launch == Some(1),
+            "the same launch goes on, but this is launch {launch:?}"
+        );
         Ok(())
     })
     .await
@@ -78,12 +103,21 @@ async fn a_missing_secret_is_named_and_the_run_goes_on_when_it_appears() -> Resu
 async fn an_image_that_is_not_there_is_named() -> Result<()> {
     in_namespace("no-image", async |namespace| {
         namespace.apply_fixture("small/policy.yaml").await?;
-        let mut objects = fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/sop.yaml"))?;
-        sample::change(&mut objects, "SopDefinition", "workbench-python:dev", "workbench-python:never-built")?;
+        let mut objects =
+            fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/sop.yaml"))?;
+        sample::change(
+            &mut objects,
+            "SopDefinition",
+            "workbench-python:dev",
+            "workbench-python:never-built",
+        )?;
         namespace.apply(objects).await?;
         namespace.apply_fixture("small/run.yaml").await?;
         let message = not_ready(&namespace, "hello", "ImageUnavailable").await?;
-        ensure!(message.contains("workbench-python:never-built"), "{message}");
+        ensure!(
+            message.contains("workbench-python:never-built"),
+            "{message}"
+        );
         Ok(())
     })
     .await
@@ -93,14 +127,26 @@ async fn an_image_that_is_not_there_is_named() -> Result<()> {
 async fn an_image_that_the_policy_does_not_allow_is_refused() -> Result<()> {
     in_namespace("denied-image", async |namespace| {
         namespace.apply_fixture("small/policy.yaml").await?;
-        let mut objects = fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/sop.yaml"))?;
-        sample::change(&mut objects, "SopDefinition", "localhost/sopwith/workbench-python:dev", "example.com/toolbox:1")?;
+        let mut objects =
+            fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/sop.yaml"))?;
+        sample::change(
+            &mut objects,
+            "SopDefinition",
+            "localhost/sopwith/workbench-python:dev",
+            "example.com/toolbox:1",
+        )?;
         namespace.apply(objects).await?;
         namespace.apply_fixture("small/run.yaml").await?;
         let run = namespace.ended("hello", 30).await?;
-        let failure = run.status.and_then(|status| status.failure).context("no failure")?;
+        let failure = run
+            .status
+            .and_then(|status| status.failure)
+            .context("no failure")?;
         ensure!(failure.reason.to_string() == "PolicyDenied", "{failure:?}");
-        ensure!(failure.message.contains("example.com/toolbox:1"), "{failure:?}");
+        ensure!(
+            failure.message.contains("example.com/toolbox:1"),
+            "{failure:?}"
+        );
         Ok(())
     })
     .await
@@ -111,14 +157,26 @@ async fn a_field_whose_behaviour_comes_later_is_refused_not_ignored() -> Result<
     in_namespace("later", async |namespace| {
         namespace.apply_fixture("small/policy.yaml").await?;
         namespace.apply_fixture("small/sop.yaml").await?;
-        let mut objects = fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/run.yaml"))?;
+        let mut objects =
+            fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/run.yaml"))?;
         sample::of_kind(&mut objects, "AgentRun")?.data["spec"]["incremental"] = true.into();
         namespace.apply(objects).await?;
         let run = namespace.ended("hello", 30).await?;
-        ensure!(kubectl::kstatus(&run).await? == "Failed", "kstatus calls it {}", kubectl::kstatus(&run).await?);
-        let failure = run.status.and_then(|status| status.failure).context("no failure")?;
+        ensure!(
+            kubectl::kstatus(&run).await? == "Failed",
+            "kstatus calls it {}",
+            kubectl::kstatus(&run).await?
+        );
+        let failure = run
+            .status
+            .and_then(|status| status.failure)
+            .context("no failure")?;
         ensure!(failure.reason.to_string() == "InvalidPlan", "{failure:?}");
-        ensure!(failure.message.contains("spec.incremental") && failure.message.contains("not supported yet"), "{failure:?}");
+        ensure!(
+            failure.message.contains("spec.incremental")
+                && failure.message.contains("not supported yet"),
+            "{failure:?}"
+        );
         Ok(())
     })
     .await

@@ -19,9 +19,14 @@ func compute(input io.Reader) (*status.Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("read standard input: %w", err)
 	}
-	object := unstructured.Unstructured{}
-	if err := yaml.Unmarshal(text, &object.Object); err != nil {
+	asJSON, err := yaml.YAMLToJSON(text)
+	if err != nil {
 		return nil, fmt.Errorf("standard input is neither JSON nor YAML: %w", err)
+	}
+	// Unstructured's own decoder keeps whole numbers whole, as kstatus wants metadata.generation.
+	object := unstructured.Unstructured{}
+	if err := object.UnmarshalJSON(asJSON); err != nil {
+		return nil, fmt.Errorf("standard input is not a Kubernetes object: %w", err)
 	}
 	if object.GetKind() == "" {
 		return nil, fmt.Errorf("the object on standard input has no kind: pass one object, as `kubectl get KIND NAME -o yaml` prints it")
