@@ -51,24 +51,19 @@ impl Stage<'_> {
     }
 
     pub(super) fn observed(&self, run: &AgentRun, launch: u32) -> Observation {
-        let (name, namespace) = (run.name_any(), run.namespace().unwrap_or_default());
-        let job = job::name(&name, launch);
+        let namespace = run.namespace().unwrap_or_default();
+        let job = job::name(&run.name_any(), launch);
         let caches = &self.context.caches;
         let key = ObjectRef::new(&job).within(&namespace);
         let found = caches
             .jobs
             .get(&key)
             .filter(|job| owned_by(run, job.as_ref()));
-        let number = launch.to_string();
         let pods = caches.pods.state();
         let pods: Vec<&Pod> = pods
             .iter()
             .map(AsRef::as_ref)
-            .filter(|pod| pod.namespace().as_deref() == Some(namespace.as_str()))
-            .filter(|pod| {
-                pod.labels().get(RUN_LABEL) == Some(&name)
-                    && pod.labels().get(LAUNCH_LABEL) == Some(&number)
-            })
+            .filter(|pod| found.as_deref().is_some_and(|job| owned_by(job, *pod)))
             .collect();
         let mut refusals = caches.refusals.state();
         let uid = found.as_ref().and_then(|job| job.uid());
@@ -97,12 +92,10 @@ impl Stage<'_> {
         let of_launch =
             ListParams::default().labels(&format!("{RUN_LABEL}={name},{LAUNCH_LABEL}={launch}"));
         let pods = pods.list(&of_launch).await.map_err(failed)?;
-        let pods: Vec<&Pod> = pods.items.iter().collect();
-        Ok(observe(
-            job.as_ref().filter(|job| owned_by(run, *job)),
-            &pods,
-            &[],
-        ))
+        let job = job.filter(|job| owned_by(run, job));
+        let owned = |pod: &&Pod| job.as_ref().is_some_and(|job| owned_by(job, *pod));
+        let pods: Vec<&Pod> = pods.items.iter().filter(owned).collect();
+        Ok(observe(job.as_ref(), &pods, &[]))
     }
 
     pub(super) fn decision(&self, run: &AgentRun, launch: u32, seen: &Seen) -> Decision {
@@ -122,9 +115,10 @@ impl Stage<'_> {
     }
 }
 
-fn owned_by<K: kube::Resource>(run: &AgentRun, object: &K) -> bool {
+/// By UID: names and labels come again when a run is deleted and created anew.
+fn owned_by(owner: &impl kube::Resource, object: &impl kube::Resource) -> bool {
     let owners = object.meta().owner_references.iter().flatten();
     owners
-        .map(|owner| &owner.uid)
-        .any(|uid| Some(uid) == run.metadata.uid.as_ref())
+        .map(|reference| &reference.uid)
+        .any(|uid| Some(uid) == owner.meta().uid.as_ref())
 }

@@ -221,6 +221,11 @@ impl Progress {
         });
         self.mark(end.snapshot.to_string());
         if let Next::Backtrack { to } = &end.next {
+            // It passed its own gates; whoever asks why it is done again finds the answer here.
+            if let Some(target) = self.step(to) {
+                target.previous_failure =
+                    Some(format!("sent back by step {}: {}", end.step, end.message));
+            }
             for name in dependents(&plan.steps, to) {
                 if let Some(step) = self.step(name) {
                     step.phase = StepPhase::Pending;
