@@ -210,6 +210,7 @@ pub struct AgentRunSpec {
 
 /// Names an object of a known kind in the same namespace.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct LocalRef {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
@@ -218,6 +219,7 @@ pub struct LocalRef {
 
 /// Where a value comes from.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct ValueSource {
     /// A key of a ConfigMap in the run's namespace.
@@ -226,6 +228,7 @@ pub struct ValueSource {
 
 /// A key of a ConfigMap or Secret in the same namespace.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct KeyRef {
     /// Name of the object.
     #[schemars(length(min = 1, max = 253))]
@@ -237,6 +240,7 @@ pub struct KeyRef {
 
 /// A named text for the steps. Either `value` or `configMapKeyRef`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.value) != has(self.configMapKeyRef)", "message": "an input needs exactly one of value and configMapKeyRef"}]))]
 pub struct RunInput {
@@ -257,6 +261,7 @@ pub struct RunInput {
 
 /// Where a run belongs to.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "lowercase")]
 pub enum Environment {
     /// Development.
@@ -281,6 +286,7 @@ impl Environment {
 
 /// The form in which models are asked to answer.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "lowercase")]
 pub enum PromptSchema {
     /// JSON that is validated against a schema.
@@ -292,6 +298,7 @@ pub enum PromptSchema {
 
 /// The project a run works on.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Project {
     /// Names the project and its output directory (MetaGPT: project-name). Default: the run's name.
@@ -311,6 +318,7 @@ pub struct Project {
 
 /// Where an existing project comes from: exactly one of the fields.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct ProjectSource {
     /// A Git repository that the policy allows.
@@ -328,6 +336,7 @@ pub struct ProjectSource {
 
 /// A Git repository at a revision.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct GitSource {
     /// Address of the repository (https or ssh), without credentials: those come from the policy.
     #[schemars(length(min = 1, max = 2048))]
@@ -340,6 +349,7 @@ pub struct GitSource {
 
 /// Where a result is delivered to.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Delivery {
     /// A branch of the source repository.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -348,6 +358,7 @@ pub struct Delivery {
 
 /// A branch that receives the result, a commit a step.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct GitDelivery {
     /// Name of the branch.
     #[schemars(length(min = 1, max = 256))]
@@ -356,6 +367,7 @@ pub struct GitDelivery {
 
 /// The state a run begins from.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct RecoverFrom {
     /// Name of an AgentRun in the same namespace.
     #[schemars(length(min = 1, max = 253))]
@@ -368,6 +380,7 @@ pub struct RecoverFrom {
 
 /// What a person decided on a gate that waits.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Decision {
     /// The step that waits.
@@ -403,6 +416,7 @@ pub struct Decision {
 
 /// What a person can decide.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub enum DecisionVerdict {
     /// The gate passes.
     #[default]
@@ -421,6 +435,7 @@ pub enum DecisionVerdict {
 
 /// Where and with what resources the run's pod works.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct RunnerPod {
     /// Resources of each workbench container, where commands run.

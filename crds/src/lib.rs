@@ -38,3 +38,9 @@ pub const DEFAULT_POLICY: &str = "default";
 pub(crate) fn keys(keys: &[&str]) -> serde_json::Value {
     keys.into()
 }
+
+/// Takes a type's own description out of its schema. Kubernetes inlines types, and the type's words would stand where
+/// those of the field belong, with its default.
+pub(crate) fn leave_description_to_fields(schema: &mut schemars::Schema) {
+    schema.remove("description");
+}

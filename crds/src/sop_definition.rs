@@ -105,6 +105,7 @@ pub struct SopDefinitionSpec {
 
 /// A value that a run may set.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Parameter {
     /// Name, used as `parameters.NAME`.
     #[schemars(
@@ -127,6 +128,7 @@ pub struct Parameter {
 
 /// A ConfigMap in the same namespace.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapRef {
     /// Name of the ConfigMap.
@@ -136,6 +138,7 @@ pub struct ConfigMapRef {
 
 /// Somebody of the team: a model with a profile.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Role {
     /// Name of the role.
@@ -186,6 +189,7 @@ pub struct Role {
 
 /// How a role chooses among its actions.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub enum ReactMode {
     /// In the order they are written.
     #[default]
@@ -196,6 +200,7 @@ pub enum ReactMode {
 
 /// What a role remembers.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Memory {
     /// How many of the newest messages addressed to it a prompt sees. Default: 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -76,6 +76,7 @@ pub struct AgentRunStatus {
 
 /// Where a run stands.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub enum Phase {
     /// No step has started yet; the `Reconciling` condition says what it waits for.
     #[default]
@@ -120,6 +121,7 @@ impl fmt::Display for Phase {
 
 /// A named object at a revision.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Revision {
     /// Name of the object.
     pub name: String,
@@ -129,6 +131,7 @@ pub struct Revision {
 
 /// Where the frozen plan is.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct PlanRef {
     /// The immutable ConfigMap that holds it, owned by the run.
@@ -139,6 +142,7 @@ pub struct PlanRef {
 
 /// Where a step stands.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub enum StepPhase {
     /// Not yet its turn.
     #[default]
@@ -157,6 +161,7 @@ pub enum StepPhase {
 
 /// The latest attempt of a step; earlier ones are in the run's log.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct StepStatus {
     /// Name of the step.
@@ -201,6 +206,7 @@ pub struct StepStatus {
 
 /// Token counts.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Tokens {
     /// Tokens sent to models.
     pub input: u64,
@@ -210,6 +216,7 @@ pub struct Tokens {
 
 /// What a step handed over.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct ArtifactsRef {
     /// Digest of the list of files and their digests.
     pub manifest: String,
@@ -219,6 +226,7 @@ pub struct ArtifactsRef {
 
 /// What a gate found.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub enum Verdict {
     /// Not judged yet.
     #[default]
@@ -235,6 +243,7 @@ pub enum Verdict {
 
 /// How far the evidence of a verdict can be trusted.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub enum Trust {
     /// The judged code ran beside its judge and could have influenced it.
@@ -248,6 +257,7 @@ pub enum Trust {
 
 /// The verdict of one gate and what it rests on.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct GateStatus {
     /// Name of the gate.
@@ -278,6 +288,7 @@ pub struct GateStatus {
 
 /// What was used. Failed attempts count.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Usage {
     /// Requests made to models.
@@ -314,6 +325,7 @@ impl Usage {
 
 /// Head and length of the audit log.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct AuditHead {
     /// Digest of the newest record.
     pub head: String,
@@ -323,6 +335,7 @@ pub struct AuditHead {
 
 /// Why a run failed. The set is API: alerts and pipelines match on it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub enum FailureReason {
     /// The procedure, policy and options do not make a plan.
     InvalidPlan,
@@ -365,6 +378,7 @@ impl fmt::Display for FailureReason {
 
 /// Why a run failed.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Failure {
     /// Machine-readable reason.
     pub reason: FailureReason,

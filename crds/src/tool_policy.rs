@@ -147,6 +147,7 @@ pub struct ToolPolicySpec {
 
 /// An SOP that may be run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct AllowedSop {
     /// Name of the SopDefinition.
     #[schemars(length(min = 1, max = 253))]
@@ -159,6 +160,7 @@ pub struct AllowedSop {
 
 /// An endpoint of models.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "self.provider != 'replay' || has(self.replay)", "message": "an endpoint of provider replay needs the field replay"},
@@ -214,6 +216,7 @@ pub struct Endpoint {
 
 /// Which protocol an endpoint speaks.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "lowercase")]
 pub enum Provider {
     /// `OpenAI`, or anything that speaks its chat completions.
@@ -244,6 +247,7 @@ impl Provider {
 
 /// Where recorded answers come from.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Replay {
     /// ConfigMap in the same namespace; all its keys together are the cassette.
@@ -255,6 +259,7 @@ pub struct Replay {
 
 /// What happens when a request differs from the recorded one.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub enum ReplayMode {
     /// The run fails and shows the difference.
@@ -268,6 +273,7 @@ pub enum ReplayMode {
 
 /// Most calls.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimit {
     /// Calls a minute.
@@ -281,6 +287,7 @@ pub struct RateLimit {
 
 /// A model and what it costs.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Model {
     /// Name as the provider knows it.
@@ -320,6 +327,7 @@ pub struct Model {
 
 /// A tool that roles may call.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "[has(self.builtin), has(self.command), has(self.mcp)].filter(x, x).size() == 1", "message": "a tool needs exactly one of builtin, command and mcp"}]))]
 pub struct Tool {
@@ -373,6 +381,7 @@ pub struct Tool {
 
 /// A program as a tool.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct ToolCommand {
     /// The program and its arguments; each is a minijinja template over `arguments`.
     #[schemars(length(min = 1, max = 64))]
@@ -385,6 +394,7 @@ pub struct ToolCommand {
 
 /// An MCP server: by address, or as a container of the run's pod.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.url) != has(self.image)", "message": "an MCP server needs exactly one of url and image"}]))]
 pub struct McpServer {
     /// Address of a server that speaks streamable HTTP.
@@ -403,6 +413,7 @@ pub struct McpServer {
 
 /// A program that actions and gates may run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct AllowedCommand {
     /// The first words of its argument list; `["pytest"]` allows pytest with any arguments.
     #[schemars(length(min = 1, max = 16))]
@@ -414,6 +425,7 @@ pub struct AllowedCommand {
 
 /// A package index that commands may install from.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct AllowedPackages {
     /// Address of the index.
     #[schemars(length(min = 1, max = 2048))]
@@ -426,6 +438,7 @@ pub struct AllowedPackages {
 
 /// Git repositories that runs may read and write.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct AllowedGit {
     /// The first part of their addresses.
@@ -442,6 +455,7 @@ pub struct AllowedGit {
 
 /// What a delivery may not touch.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct DeliverRules {
     /// Patterns of paths. Default: CI definitions, CODEOWNERS and submodules.
@@ -452,6 +466,7 @@ pub struct DeliverRules {
 
 /// A host that may be reached.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.host) != has(self.cidr)", "message": "an egress entry needs exactly one of host and cidr"}]))]
 pub struct AllowedHost {
     /// Name of the host.
@@ -470,6 +485,7 @@ pub struct AllowedHost {
 
 /// What must be observed.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Observability {
     /// Whether runs are refused while traces cannot be exported. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -478,6 +494,7 @@ pub struct Observability {
 
 /// What only the policy's owner may choose of the run's pod, since each can widen rights.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct PodRules {
     /// Runtime class, for example gvisor.
@@ -504,6 +521,7 @@ pub struct PodRules {
 
 /// Most tokens and money. Days are UTC.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Budgets {
     /// Tokens a day of all runs under the policy.
@@ -527,6 +545,7 @@ pub struct Budgets {
 
 /// What happens to a run whose budget is spent.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub enum OnExhausted {
     /// It waits, with everything kept.
     Pause,
@@ -537,6 +556,7 @@ pub enum OnExhausted {
 
 /// Most at once.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Concurrency {
     /// Runs at once; others wait in the order of their creation.
@@ -551,6 +571,7 @@ pub struct Concurrency {
 
 /// How approvals count.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Approvals {
     /// How many people must approve. Default: 1.
@@ -568,6 +589,7 @@ pub struct Approvals {
 
 /// What is masked before it is stored or logged.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Redaction {
     /// Patterns that Sopwith brings.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -584,6 +606,7 @@ pub struct Redaction {
 
 /// Patterns that Sopwith brings.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub enum BuiltinPattern {
     /// Addresses of electronic mail.
@@ -603,6 +626,7 @@ pub enum BuiltinPattern {
 
 /// A pattern of one's own.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct RedactionPattern {
     /// Name of the pattern.
@@ -619,6 +643,7 @@ pub struct RedactionPattern {
 
 /// How long evidence is kept.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Retention {
     /// Days after the end of the run. Default: 30.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -650,6 +675,7 @@ pub struct ToolPolicyStatus {
 
 /// What was used on a day.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Today {
     /// The day in UTC, as `2026-01-31`.
     pub date: String,

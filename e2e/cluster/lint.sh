@@ -27,6 +27,7 @@ drift() {
   "$CLUSTER_DIR/generate.sh" "$copy" || status=1
   diff -ru charts/sopwith/crds "$copy/charts/sopwith/crds" || status=1
   diff -ru config/default "$copy/config/default" || status=1
+  diff -u docs/api.md "$copy/docs/api.md" || status=1
   rm -rf "$copy"
   if ((status != 0)); then echo "generated files differ from their sources: run 'make generate' and commit the result" >&2; fi
   return "$status"

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 /// A condition that a step, action or item must meet, and what happens when it does not.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [
     {"rule": "self.kind != 'schema' || has(self.schema)", "message": "a gate of kind schema needs the field schema"},
@@ -61,6 +62,7 @@ pub struct Gate {
 
 /// How a gate judges.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "lowercase")]
 pub enum GateKind {
     /// An artifact matches a JSON Schema.
@@ -97,6 +99,7 @@ impl GateKind {
 
 /// An artifact must match a JSON Schema.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct SchemaGate {
     /// Name of the artifact.
     #[schemars(length(min = 1, max = 63))]
@@ -109,6 +112,7 @@ pub struct SchemaGate {
 
 /// A Markdown document must have headings, each with text below it.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct SectionsGate {
     /// Name of the artifact.
     #[schemars(length(min = 1, max = 63))]
@@ -120,6 +124,7 @@ pub struct SectionsGate {
 
 /// A program must succeed, and so must what its reports say.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct CommandGate {
     /// Programs that run one after the other on the tree under judgement, in this order.
@@ -138,6 +143,7 @@ pub struct CommandGate {
 
 /// A report that a program leaves in the workbench.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Report {
     /// Name, used as `reports.NAME`.
     #[schemars(
@@ -154,6 +160,7 @@ pub struct Report {
 
 /// How a report is written, and what expressions see of it.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportFormat {
     /// JUnit XML: `tests`, `passed`, `failures`, `errors`, `skipped`.
@@ -169,6 +176,7 @@ pub enum ReportFormat {
 
 /// A model judges criteria, another than the author's.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct ReviewGate {
     /// Artifacts that are shown to the judge.
@@ -193,6 +201,7 @@ pub struct ReviewGate {
 
 /// One question to a judge.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct ReviewCriterion {
     /// Name of the criterion.
     #[schemars(length(min = 1, max = 63))]
@@ -204,6 +213,7 @@ pub struct ReviewCriterion {
 
 /// People decide.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct ApprovalGate {
     /// Artifacts that are shown to them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -217,6 +227,7 @@ pub struct ApprovalGate {
 
 /// The trace must follow SOP and RACI.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct ComplianceGate {
     /// Steps that must be in the trace. Default: all that were not skipped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -226,6 +237,7 @@ pub struct ComplianceGate {
 
 /// What happens when a gate fails.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "(self.action == 'Backtrack') == has(self.to)", "message": "the field to names the step to go back to, and belongs to the action Backtrack only"}]))]
 pub struct FailureRule {
@@ -250,6 +262,7 @@ pub struct FailureRule {
 
 /// What is done when a gate fails.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub enum FailureAction {
     /// The step is tried again, with the findings.
     Retry,
@@ -264,6 +277,7 @@ pub enum FailureAction {
 
 /// What happens when no rule has attempts left.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub enum AfterFailure {
     /// The run fails.
     #[default]
@@ -274,6 +288,7 @@ pub enum AfterFailure {
 
 /// What happens to the files when a step is done again.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "lowercase")]
 pub enum Workspace {
     /// They stay as they are.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 /// One step of the procedure: who, from what, to what, and what must hold at its end.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Step {
     /// Name of the step.
@@ -65,6 +66,7 @@ pub struct Step {
 
 /// What happens to a stuck step.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub enum OnStuck {
     /// People are told.
     #[default]
@@ -77,6 +79,7 @@ pub enum OnStuck {
 
 /// Who is responsible, accountable, consulted and informed: names of roles, teams or people.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Raci {
     /// Who does the work.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -98,6 +101,7 @@ pub struct Raci {
 
 /// An artifact that a step reads.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct ArtifactRef {
     /// Name of the artifact, as some earlier step declares it.
     #[schemars(length(min = 1, max = 63))]
@@ -109,6 +113,7 @@ pub struct ArtifactRef {
 
 /// An artifact that a step hands over: one file (`path`) or a set of files (`glob`).
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "has(self.path) != has(self.glob)", "message": "an artifact needs exactly one of path and glob"}]))]
 pub struct Artifact {
@@ -141,6 +146,7 @@ pub struct Artifact {
 
 /// One action of a step: exactly one of `prompt`, `command`, `tool`, `render` and `loop`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "[has(self.prompt), has(self.command), has(self.tool), has(self.render), has(self.loop)].filter(x, x).size() == 1", "message": "an action needs exactly one of prompt, command, tool, render and loop"}]))]
 pub struct Action {
@@ -168,6 +174,7 @@ pub struct Action {
 
 /// What an action does.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Work {
     /// Asks a model.
@@ -186,6 +193,7 @@ pub struct Work {
 
 /// Asks a model and writes its answer into the project.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Prompt {
     /// Name of the template of the system message. Default: made from the role's profile, goal and constraints.
@@ -205,6 +213,7 @@ pub struct Prompt {
 
 /// Where a model's answer goes: to an artifact, to a path, or to the files it names itself.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "[has(self.artifact), has(self.path), has(self.files)].filter(x, x).size() == 1", "message": "writes needs exactly one of artifact, path and files"}]))]
 pub struct PromptWrites {
@@ -225,6 +234,7 @@ pub struct PromptWrites {
 
 /// Runs a program in a workbench container.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Command {
     /// The program and its arguments; no shell is involved. Each is a minijinja template.
@@ -252,6 +262,7 @@ pub struct Command {
 
 /// What a command may reach.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "lowercase")]
 pub enum NetworkAccess {
     /// Nothing.
@@ -265,6 +276,7 @@ pub enum NetworkAccess {
 
 /// Calls a tool of the policy.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct ToolCall {
     /// Name of the tool.
     #[schemars(length(min = 1, max = 128))]
@@ -277,6 +289,7 @@ pub struct ToolCall {
 
 /// Writes a file from a template, without a model.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 pub struct Render {
     /// Name of the template.
     #[schemars(length(min = 1, max = 63))]
@@ -288,6 +301,7 @@ pub struct Render {
 
 /// Repeats actions over a list. Loops do not nest.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Loop {
     /// CEL that gives the list. Without it the actions repeat until `until` holds.
@@ -324,6 +338,7 @@ pub struct Loop {
 
 /// One action of a loop: exactly one of `prompt`, `command`, `tool` and `render`.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "[has(self.prompt), has(self.command), has(self.tool), has(self.render)].filter(x, x).size() == 1", "message": "an action of a loop needs exactly one of prompt, command, tool and render"}]))]
 pub struct LoopAction {
