@@ -17,6 +17,11 @@ CLUSTER_DIR := e2e/cluster
 STAGES := $(CLUSTER_DIR)/stages.sh
 # The built tools, and the local cluster's kubeconfig.
 USE := source $(CLUSTER_DIR)/use.sh
+# kubectl-sop on PATH, so that `kubectl sop` works.
+define PLUGIN
+cargo build --locked --quiet -p kubectl-sop
+export PATH="$$(cargo metadata --format-version 1 --no-deps --offline | jq -r .target_directory)/debug:$$PATH"
+endef
 
 ##@ The whole
 .PHONY: demo test
@@ -56,13 +61,12 @@ install: ## Install the chart into the cluster, or upgrade it
 
 demo-run:
 	@$(USE)
-	cargo build --locked --quiet -p kubectl-sop
-	export PATH="$$(cargo metadata --format-version 1 --no-deps --offline | jq -r .target_directory)/debug:$$PATH"
+	$(PLUGIN)
 	e2e/demo.sh
 
 e2e: ## Tests against the cluster
 	@$(USE)
-	cargo build --locked --quiet -p kubectl-sop
+	$(PLUGIN)
 	cargo test --locked -p sopwith-e2e
 
 ##@ Files

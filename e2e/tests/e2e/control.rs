@@ -13,7 +13,11 @@ use kube::{
 use serde::de::DeserializeOwned;
 use serde_json::json;
 use sopwith_crds::{AgentRun, status::Phase};
-use sopwith_e2e::namespace::{Namespace, in_namespace, phase};
+use sopwith_e2e::{
+    fixture,
+    namespace::{Namespace, in_namespace, phase},
+    sample,
+};
 use std::{fmt::Debug, time::Duration};
 
 async fn hanging(namespace: &Namespace) -> Result<()> {
@@ -110,6 +114,30 @@ async fn a_deleted_run_leaves_nothing_behind() -> Result<()> {
         gone(runs, "hanging", &uid).await?;
         gone(namespace.api::<Job>(), "hanging-1", &job).await?;
         gone(namespace.api::<ConfigMap>(), "hanging-plan", &plan).await
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_run_created_anew_under_the_same_name_takes_nothing_from_the_old_one() -> Result<()> {
+    in_namespace("anew", async |namespace| {
+        namespace.apply_fixture("small/policy.yaml").await?;
+        namespace.apply_fixture("small/sop.yaml").await?;
+        let mut refused = fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/sop.yaml"))?;
+        sample::change(&mut refused, "SopDefinition", "startsWith(\"hello\")", "startsWith(\"goodbye\")")?;
+        namespace.apply(refused).await?;
+        namespace.apply_fixture("small/run.yaml").await?;
+        let run = namespace.ended("hello", 120).await?;
+        ensure!(phase(&run) == Some(Phase::Failed), "the impolite one ended as {:?}", phase(&run));
+        // Its Job and pod are still being deleted when the next one begins.
+        let runs = namespace.api::<AgentRun>();
+        runs.delete("hello", &DeleteParams::background()).await?;
+        gone(runs, "hello", &run.metadata.uid.context("no uid")?).await?;
+        namespace.apply_fixture("small/sop.yaml").await?;
+        namespace.apply_fixture("small/run.yaml").await?;
+        let run = namespace.ended("hello", 120).await?;
+        ensure!(phase(&run) == Some(Phase::Succeeded), "it ended as {:?}", phase(&run));
+        Ok(())
     })
     .await
 }
