@@ -123,12 +123,22 @@ async fn a_run_created_anew_under_the_same_name_takes_nothing_from_the_old_one()
     in_namespace("anew", async |namespace| {
         namespace.apply_fixture("small/policy.yaml").await?;
         namespace.apply_fixture("small/sop.yaml").await?;
-        let mut refused = fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/sop.yaml"))?;
-        sample::change(&mut refused, "SopDefinition", "startsWith(\"hello\")", "startsWith(\"goodbye\")")?;
+        let mut refused =
+            fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/sop.yaml"))?;
+        sample::change(
+            &mut refused,
+            "SopDefinition",
+            "startsWith(\"hello\")",
+            "startsWith(\"goodbye\")",
+        )?;
         namespace.apply(refused).await?;
         namespace.apply_fixture("small/run.yaml").await?;
         let run = namespace.ended("hello", 120).await?;
-        ensure!(phase(&run) == Some(Phase::Failed), "the impolite one ended as {:?}", phase(&run));
+        ensure!(
+            phase(&run) == Some(Phase::Failed),
+            "the impolite one ended as {:?}",
+            phase(&run)
+        );
         // Its Job and pod are still being deleted when the next one begins.
         let runs = namespace.api::<AgentRun>();
         runs.delete("hello", &DeleteParams::background()).await?;
@@ -136,7 +146,11 @@ async fn a_run_created_anew_under_the_same_name_takes_nothing_from_the_old_one()
         namespace.apply_fixture("small/sop.yaml").await?;
         namespace.apply_fixture("small/run.yaml").await?;
         let run = namespace.ended("hello", 120).await?;
-        ensure!(phase(&run) == Some(Phase::Succeeded), "it ended as {:?}", phase(&run));
+        ensure!(
+            phase(&run) == Some(Phase::Succeeded),
+            "it ended as {:?}",
+            phase(&run)
+        );
         Ok(())
     })
     .await

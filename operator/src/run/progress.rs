@@ -368,6 +368,11 @@ mod tests {
             [StepPhase::Succeeded, StepPhase::Running, StepPhase::Pending]
         );
         assert_eq!(progress.done(), 1);
+        let why = progress.steps[1].previous_failure.as_deref();
+        assert!(
+            why.is_some_and(|why| why.starts_with("sent back by step test: ")),
+            "{why:?}"
+        );
     }
 
     #[test]
