@@ -4,6 +4,7 @@
 set -euo pipefail
 # shellcheck source=e2e/cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+PATH=$(tools_path):$PATH
 
 out=${1:?the folder to write into}
 chart=$out/charts/sopwith

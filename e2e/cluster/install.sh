@@ -3,6 +3,7 @@
 set -euo pipefail
 # shellcheck source=e2e/cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+PATH=$(tools_path):$PATH
 
 NAMESPACE=sopwith-system
 registry=${IMAGE_REGISTRY:-localhost/sopwith} tag=${IMAGE_TAG:-dev}

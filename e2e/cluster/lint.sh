@@ -3,6 +3,7 @@
 set -uo pipefail
 # shellcheck source=e2e/cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+PATH=$(tools_path):$PATH
 cd "$REPO" || exit 1
 
 failed=()
