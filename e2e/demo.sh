@@ -5,7 +5,7 @@
 set -euo pipefail
 
 REPO=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
-SAMPLE=$REPO/config/samples/software-company
+SAMPLE=${DEMO_SAMPLE:-$REPO/config/samples/software-company}
 NAMESPACE=${DEMO_NAMESPACE:-demo}
 RUN=blackjack
 OUT=${DEMO_OUT:-$REPO/target/demo}

@@ -25,14 +25,16 @@ impl Said {
     }
 }
 
-/// Runs a program to its end.
+/// Runs a program to its end, with these variables beside our own.
 pub async fn run(
     program: &str,
     args: impl IntoIterator<Item = impl AsRef<OsStr>>,
+    variables: &[(&str, &OsStr)],
     stdin: &str,
 ) -> Result<Said> {
     let mut child = Command::new(program)
         .args(args)
+        .envs(variables.iter().copied())
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
@@ -54,7 +56,7 @@ pub async fn run(
 
 /// Runs kubectl and fails where it fails.
 pub async fn kubectl(args: &[&str]) -> Result<String> {
-    let said = run("kubectl", args, "").await?;
+    let said = run("kubectl", args, &[], "").await?;
     if said.code != 0 {
         bail!("kubectl {}: {}", args.join(" "), said.all());
     }
@@ -63,7 +65,7 @@ pub async fn kubectl(args: &[&str]) -> Result<String> {
 
 /// The status that kstatus' own code computes for an object: `InProgress`, `Current`, `Failed` …
 pub async fn kstatus(object: &impl serde::Serialize) -> Result<String> {
-    let said = run("kstatus", [""; 0], &serde_json::to_string(object)?).await?;
+    let said = run("kstatus", [""; 0], &[], &serde_json::to_string(object)?).await?;
     // 1 says that the object is not Current.
     if !(0..=1).contains(&said.code) {
         bail!("kstatus: {}", said.all());

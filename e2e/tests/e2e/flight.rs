@@ -15,7 +15,7 @@ use sopwith_e2e::{
 use std::{fs, path::Path};
 
 /// User name of the operator in the audit log.
-const OPERATOR: &str = "system:serviceaccount:sopwith-system:sopwith";
+const OPERATOR: &str = "system:serviceaccount:sopwith-system:sopwith-operator";
 
 fn step<'a>(status: &'a AgentRunStatus, name: &str) -> Result<&'a StepStatus> {
     status
@@ -307,6 +307,7 @@ async fn what_it_left_can_be_pulled(namespace: &Namespace) -> Result<()> {
             "import sys; sys.path.insert(0, sys.argv[1]); import blackjack.game",
             &project.to_string_lossy(),
         ],
+        &[],
         "",
     )
     .await?;

@@ -14,12 +14,12 @@ use sopwith_crds::{
     status::{FailureReason, Phase},
 };
 use sopwith_e2e::{
-    kubectl,
+    fixture, kubectl,
     llm_server::{API_KEY, LlmServer},
     namespace::{Namespace, in_namespace, phase},
-    sample,
+    repository, sample,
 };
-use std::net::IpAddr;
+use std::{ffi::OsStr, fs, net::IpAddr};
 
 async fn run_of(namespace: &Namespace, objects: Vec<DynamicObject>) -> Result<AgentRun> {
     namespace.apply([sample::secret()?]).await?;
@@ -64,37 +64,44 @@ async fn one_changed_word_of_a_prompt_fails_the_run_with_a_readable_difference()
 }
 
 #[tokio::test]
-async fn an_assertion_turned_round_stops_the_line_for_good() -> Result<()> {
+async fn an_assertion_turned_round_stops_the_line_for_good_and_the_demo_fails() -> Result<()> {
     in_namespace("assertion", async |namespace| {
-        let mut objects = sample::objects()?;
-        turn_one_assertion(&mut objects)?;
-        let run = run_of(&namespace, objects).await?;
+        let folder = tempfile::tempdir()?;
+        let sample = repository().join("config/samples/software-company");
+        for file in [
+            "sop.yaml",
+            "toolpolicy.yaml",
+            "agentrun.yaml",
+            "kustomization.yaml",
+        ] {
+            fs::copy(sample.join(file), folder.path().join(file))?;
+        }
+        let mut cassette = fixture::read(sample.join("cassette.yaml"))?;
+        turn_one_assertion(&mut cassette)?;
+        fs::write(
+            folder.path().join("cassette.yaml"),
+            serde_saphyr::to_string(&cassette[0])?,
+        )?;
+        let out = folder.path().join("out");
+        let variables = [
+            ("DEMO_SAMPLE", folder.path().as_os_str()),
+            ("DEMO_NAMESPACE", OsStr::new(&namespace.name)),
+            ("DEMO_OUT", out.as_os_str()),
+        ];
+        let demo = kubectl::run("bash", [repository().join("e2e/demo.sh")], &variables, "").await?;
+        ensure!(demo.code == 1, "the demo took it: {}", demo.all());
         ensure!(
-            phase(&run) == Some(Phase::Failed),
-            "it ended as {:?}",
-            phase(&run)
+            demo.stdout.contains("GateFailed"),
+            "the demo does not say why: {}",
+            demo.all()
         );
+        let run = namespace.ended(sample::RUN, 10).await?;
         let failure = run
             .status
             .and_then(|status| status.failure)
             .context("no failure")?;
-        ensure!(
-            failure.reason == FailureReason::GateFailed
-                && failure.step.as_deref() == Some("verify"),
-            "{failure:?}"
-        );
-        let watched = kubectl::run(
-            "kubectl",
-            ["sop", "watch", sample::RUN, "-n", &namespace.name],
-            "",
-        )
-        .await?;
-        ensure!(
-            watched.code == 1,
-            "watch of a failed run: {}",
-            watched.all()
-        );
-        ensure!(watched.stdout.contains("GateFailed"), "{}", watched.all());
+        ensure!(failure.reason == FailureReason::GateFailed, "{failure:?}");
+        ensure!(failure.step.as_deref() == Some("verify"), "{failure:?}");
         Ok(())
     })
     .await
