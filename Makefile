@@ -26,13 +26,13 @@ endef
 ##@ The whole
 .PHONY: demo test
 demo: ## Start a cluster, install Sopwith, run the sample SOP to its end and show what it left
-	@$(STAGES) demo $(if $(filter current,$(CLUSTER)),tools-base images,tools-base cluster-up images) install demo-run
+	@$(STAGES) demo $(if $(filter current,$(CLUSTER)),tools-base images,tools-base cluster-up images) plugin install demo-run
 
 test: ## Everything, from nothing: tools, lint, unit tests, cluster, images, end-to-end tests
 	@$(STAGES) test tools lint unit $(if $(filter current,$(CLUSTER)),,cluster-up) images install e2e
 
 ##@ Stages
-.PHONY: tools tools-base lint unit cluster-up cluster-down images install demo-run e2e
+.PHONY: tools tools-base lint unit cluster-up cluster-down images plugin install demo-run e2e
 tools: ## Install missing Debian packages; build the cluster's parts, helm, kubectl and the lint tools into the cache
 	@$(CLUSTER_DIR)/tools.sh
 
@@ -54,6 +54,9 @@ cluster-down: ## Remove every process, mount, interface and rule of the local cl
 
 images: ## Build the images and give them to the local cluster
 	@$(CLUSTER_DIR)/images.sh
+
+plugin: ## Build kubectl-sop
+	@cargo build --locked --quiet -p kubectl-sop
 
 install: ## Install the chart into the cluster, or upgrade it
 	@$(USE)
