@@ -24,6 +24,15 @@ processes() {
   done
 }
 
+# anybodys PROGRAM: whether it runs at all. A process that has ended and was not reaped has no executable any more.
+anybodys() {
+  local link
+  for link in /proc/[0-9]*/exe; do
+    if [[ $(readlink "$link" 2>/dev/null) == */"$1" ]]; then return 0; fi
+  done
+  return 1
+}
+
 # cgroups: our folders in every hierarchy, the deepest first.
 cgroups() { find /sys/fs/cgroup -depth -type d -path '*/sopwith*' 2>/dev/null | grep -E '/sopwith(/|$)' || true; }
 
@@ -56,10 +65,15 @@ cni_results() {
 }
 
 files() {
+  local path
   # Only what up.sh marked as its own: a mistaken SOPWITH_STATE must not cost anybody's files.
   if [[ -e $STATE/$MARK ]]; then find "$STATE" -mindepth 1 -maxdepth 1 ! -name log ! -name "$MARK" 2>/dev/null || true; fi
   find /var/log/containers -lname "$STATE/*" 2>/dev/null || true
   cni_results
+  # Sockets and states of shims that were killed. Nobody else's, as no containerd runs.
+  if ! anybodys containerd; then
+    for path in /run/containerd/s /run/containerd/runc; do if [[ -e $path ]]; then echo "$path"; fi; done
+  fi
 }
 
 left() {
@@ -121,12 +135,8 @@ unmount_all
 remove_cgroups
 remove_network
 files | while read -r path; do rm -rf --one-file-system "$path"; done
-if [[ -z $(pgrep -x containerd || true) ]]; then
-  # Sockets and states of shims that were killed. Nobody else's, as no containerd runs.
-  rm -rf /run/containerd/s /run/containerd/runc
-fi
 # Files and folders whose place nobody can choose. Those of another kubelet stay; folders go where they are empty.
-if [[ -z $(pgrep -x kubelet || true) ]]; then
+if ! anybodys kubelet; then
   rm -f /var/lib/kubelet/device-plugins/{DEPRECATION,kubelet.sock,kubelet_internal_checkpoint}
 fi
 rmdir /run/containerd /var/log/containers /var/lib/kubelet/device-plugins /var/lib/kubelet /var/lib/cni/results /var/lib/cni 2>/dev/null || true
