@@ -94,7 +94,7 @@ impl Stage<'_> {
         number: u32,
         seen: &Seen,
     ) -> Result<Action, ReconcileError> {
-        let policy = match resolve::policy(run, &self.context.caches) {
+        let policy = match resolve::policy(run, &self.context.client, &self.context.caches).await {
             Ok(policy) => policy,
             Err(unresolved) => {
                 return self
@@ -126,7 +126,7 @@ impl Stage<'_> {
         launch: u32,
         seen: &Seen,
     ) -> Result<Action, ReconcileError> {
-        match resolve::policy(run, &self.context.caches) {
+        match resolve::policy(run, &self.context.client, &self.context.caches).await {
             Ok(policy) => {
                 self.make_job(run, &plan.1, &policy, launch).await?;
                 Ok(self.requeue(None, [start_by(run)]))

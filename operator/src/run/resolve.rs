@@ -1,12 +1,11 @@
-//! Resolve: reads what a run names.
+//! Resolve: reads what a run names, live: what is frozen into a plan, or bounds a launch, must not be what a cache
+//! still holds of it. Who applies a procedure and a run of it at once means the new one.
 
 use super::observe::Pending;
 use crate::caches::Caches;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{
-    Api, Client, Resource,
-    runtime::reflector::{ObjectRef, Store},
-};
+use kube::{Api, Client, Resource, core::NamespaceResourceScope, runtime::reflector::Store};
+use serde::de::DeserializeOwned;
 use sopwith_crds::{
     AgentRun, DEFAULT_POLICY, SopDefinition, SopDefinitionSpec, ToolPolicy, agent_run::KeyRef,
 };
@@ -50,13 +49,14 @@ pub async fn resolve(
 ) -> Result<Resolved, Unresolved> {
     let namespace = run.metadata.namespace.as_deref().unwrap_or_default();
     let sop = named(
+        client,
         &caches.sops,
         namespace,
         &run.spec.sop_ref.name,
-        "SopDefinition",
         "SopNotFound",
-    )?;
-    let policy = policy(run, caches)?;
+    )
+    .await?;
+    let policy = policy(run, client, caches).await?;
     let reader = Reader {
         api: Api::namespaced(client.clone(), namespace),
         namespace,
@@ -85,15 +85,20 @@ pub async fn resolve(
 }
 
 /// The policy of a run as it is now.
-pub fn policy(run: &AgentRun, caches: &Caches) -> Result<Arc<ToolPolicy>, Unresolved> {
+pub async fn policy(
+    run: &AgentRun,
+    client: &Client,
+    caches: &Caches,
+) -> Result<Arc<ToolPolicy>, Unresolved> {
     let namespace = run.metadata.namespace.as_deref().unwrap_or_default();
     named(
+        client,
         &caches.policies,
         namespace,
         policy_name(run),
-        "ToolPolicy",
         "PolicyNotFound",
     )
+    .await
 }
 
 /// The templates of the ConfigMaps that a procedure names.
@@ -152,33 +157,38 @@ fn missing(message: String) -> Unresolved {
     })
 }
 
-fn named<K>(
+async fn named<K>(
+    client: &Client,
     store: &Store<K>,
     namespace: &str,
     name: &str,
-    kind: &str,
     reason: &'static str,
 ) -> Result<Arc<K>, Unresolved>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+    K: Clone + Debug + DeserializeOwned + 'static,
 {
-    let key = ObjectRef::new(name).within(namespace);
-    store.get(&key).ok_or_else(|| {
-        let there = store.state();
-        let mut names: Vec<String> = there
-            .iter()
-            .filter(|object| object.meta().namespace.as_deref() == Some(namespace))
-            .filter_map(|object| object.meta().name.clone())
-            .collect();
-        names.sort();
-        Unresolved::Missing(Pending {
-            reason,
-            message: format!(
-                "{kind} \"{name}\" not found in namespace {namespace}; there are: {}",
-                listed(names)
-            ),
-        })
-    })
+    let api: Api<K> = Api::namespaced(client.clone(), namespace);
+    if let Some(found) = api.get_opt(name).await.map_err(Unresolved::Kube)? {
+        return Ok(Arc::new(found));
+    }
+    // The others are only named in a message: the cache is good enough.
+    let there = store.state();
+    let mut names: Vec<String> = there
+        .iter()
+        .filter(|object| object.meta().namespace.as_deref() == Some(namespace))
+        .filter_map(|object| object.meta().name.clone())
+        .filter(|other| other != name)
+        .collect();
+    names.sort();
+    Err(Unresolved::Missing(Pending {
+        reason,
+        message: format!(
+            "{} \"{name}\" not found in namespace {namespace}; there are: {}",
+            K::kind(&()),
+            listed(names)
+        ),
+    }))
 }
 
 /// The first ten of a list, for messages.
