@@ -10,11 +10,14 @@ use std::{
 use futures::future::try_join_all;
 use sopwith_crds::{
     contract::{
-        VERSION,
-        plan::{CA_KEY, PLAN_DIR, PLAN_KEY, RunPlan, SOCKETS_DIR, TOKEN_FILE},
+        Digest, VERSION,
+        plan::{
+            CA_KEY, GATEWAY_URL_VARIABLE, LAUNCH_VARIABLE, PLAN_DIGEST_VARIABLE, PLAN_DIR,
+            PLAN_KEY, RunPlan, SOCKETS_DIR, TOKEN_FILE,
+        },
         report::{LastWords, LaunchStart, Outcome, What},
     },
-    plan::decompress,
+    plan::{decompress, digest},
     status::{Failure, FailureReason, Usage},
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -33,10 +36,6 @@ use crate::{
     workbench::{Listener, Workbench, WorkbenchError},
 };
 
-/// Address of the gateway.
-pub const GATEWAY_URL: &str = "SOPWITH_GATEWAY_URL";
-/// Number of the launch.
-pub const LAUNCH: &str = "SOPWITH_LAUNCH";
 /// Where Kubernetes looks for last words.
 pub const TERMINATION_LOG: &str = "/dev/termination-log";
 /// Exit code of a launch that could not go on; another may.
@@ -289,13 +288,17 @@ fn last_words(end: &End, acknowledged: u64, usage: Usage) -> LastWords {
     words
 }
 
+fn variable<T: std::str::FromStr>(name: &'static str) -> Result<T, RunError> {
+    let text = std::env::var(name).ok();
+    text.and_then(|text| text.parse().ok())
+        .ok_or(RunError::Environment(name))
+}
+
 /// Flies the launch that the environment describes. True: it came to its proper end.
 pub async fn run() -> Result<bool, RunError> {
-    let url = std::env::var(GATEWAY_URL).map_err(|_| RunError::Environment(GATEWAY_URL))?;
-    let launch = std::env::var(LAUNCH)
-        .ok()
-        .and_then(|launch| launch.parse().ok())
-        .ok_or(RunError::Environment(LAUNCH))?;
+    let url = variable(GATEWAY_URL_VARIABLE)?;
+    let launch = variable(LAUNCH_VARIABLE)?;
+    let expected: Digest = variable(PLAN_DIGEST_VARIABLE)?;
     let folder = Path::new(PLAN_DIR);
     let read = |key: &str| {
         let path = folder.join(key);
@@ -308,6 +311,13 @@ pub async fn run() -> Result<bool, RunError> {
         path: folder.join(PLAN_KEY),
         message: error.to_string(),
     })?;
+    let found = digest(&plan);
+    if found != expected {
+        return Err(RunError::Plan {
+            path: folder.join(PLAN_KEY),
+            message: format!("it is the plan {found}, not that of this launch, {expected}"),
+        });
+    }
     let plan = Arc::new(plan);
     let mut terminated = signal(SignalKind::terminate())?;
     // Workbenches try to connect from the moment they start: listen before anything that can take long.

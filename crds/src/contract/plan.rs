@@ -28,6 +28,13 @@ pub const SOCKETS_DIR: &str = "/run/sopwith";
 pub const BIN_DIR: &str = "/sopwith";
 /// Folder in a workbench where the tree is laid out.
 pub const WORK_DIR: &str = "/workspace";
+/// Variable of the runner container: address of the gateway.
+pub const GATEWAY_URL_VARIABLE: &str = "SOPWITH_GATEWAY_URL";
+/// Variable of the runner container: number of the launch.
+pub const LAUNCH_VARIABLE: &str = "SOPWITH_LAUNCH";
+/// Variable of the runner container: digest of the plan. The runner refuses any other plan: a kubelet goes on mounting
+/// what it has cached of an immutable ConfigMap when one of the same name takes its place.
+pub const PLAN_DIGEST_VARIABLE: &str = "SOPWITH_PLAN_DIGEST";
 /// Most seconds from one report of the runner to the next.
 pub const REPORT_EVERY_SECONDS: u64 = 3;
 /// Exit code of a runner whose launch came to its proper end, whatever the run's outcome.

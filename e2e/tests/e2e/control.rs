@@ -103,17 +103,14 @@ async fn a_deleted_run_leaves_nothing_behind() -> Result<()> {
             .metadata
             .uid
             .context("no uid")?;
-        let plan = namespace
-            .api::<ConfigMap>()
-            .get("hanging-plan")
-            .await?
-            .metadata
-            .uid
-            .context("no uid")?;
+        let status = runs.get("hanging").await?.status.context("no status")?;
+        let plan_name = status.plan.context("no plan")?.config_map;
+        let plan = namespace.api::<ConfigMap>().get(&plan_name).await?;
+        let plan = plan.metadata.uid.context("no uid")?;
         runs.delete("hanging", &DeleteParams::background()).await?;
         gone(runs, "hanging", &uid).await?;
         gone(namespace.api::<Job>(), "hanging-1", &job).await?;
-        gone(namespace.api::<ConfigMap>(), "hanging-plan", &plan).await
+        gone(namespace.api::<ConfigMap>(), &plan_name, &plan).await
     })
     .await
 }

@@ -43,9 +43,11 @@ pub fn name(run: &str, launch: u32) -> String {
     format!("{run}-{launch}")
 }
 
-/// Name of the ConfigMap that holds the plan.
-pub fn plan_name(run: &str) -> String {
-    format!("{run}-plan")
+/// Name of the ConfigMap that holds the plan: of this run and of no later one of its name, since a kubelet keeps what
+/// it has read of an immutable ConfigMap.
+pub fn plan_name(run: &str, uid: &str) -> String {
+    let first = uid.split('-').next().unwrap_or_default();
+    format!("{run}-plan-{first}")
 }
 
 /// The run as the owner of what is made for it, so that it goes when the run goes.

@@ -43,9 +43,10 @@ pub enum PlanLost {
 /// The immutable ConfigMap that holds a plan, owned by its run.
 pub fn config_map(run: &AgentRun, compressed: Vec<u8>, authority: &str) -> ConfigMap {
     let name = run.metadata.name.as_deref().unwrap_or_default();
+    let uid = run.metadata.uid.as_deref().unwrap_or_default();
     ConfigMap {
         metadata: ObjectMeta {
-            name: Some(plan_name(name)),
+            name: Some(plan_name(name, uid)),
             namespace: run.metadata.namespace.clone(),
             labels: Some(labels(name)),
             owner_references: Some(owner(run)),
@@ -124,7 +125,7 @@ mod tests {
         let map = config_map(&fixture::run(), compress(&plan).unwrap(), "PEM");
         let (reference, found) = read(&map, Some(digest(&plan).as_str())).unwrap();
         assert_eq!(found, plan);
-        assert_eq!(reference.config_map, "blackjack-plan");
+        assert_eq!(reference.config_map, "blackjack-plan-11111111");
         assert_eq!(map.immutable, Some(true));
         assert_eq!(map.metadata.owner_references.unwrap()[0].kind, "AgentRun");
     }

@@ -15,8 +15,10 @@ use k8s_openapi::{
 use sopwith_crds::{
     GATEWAY_AUDIENCE,
     contract::plan::{
-        BIN_DIR, CONFIG_DIR, PLAN_DIR, SECRETS_DIR, SOCKETS_DIR, TOKEN_FILE, WORK_DIR, Workbench,
+        BIN_DIR, CONFIG_DIR, GATEWAY_URL_VARIABLE, LAUNCH_VARIABLE, PLAN_DIGEST_VARIABLE, PLAN_DIR,
+        SECRETS_DIR, SOCKETS_DIR, TOKEN_FILE, WORK_DIR, Workbench,
     },
+    plan::digest,
 };
 use std::collections::BTreeSet;
 
@@ -159,8 +161,9 @@ fn runner(inputs: &JobInputs<'_>) -> Container {
         name: RUNNER.to_owned(),
         args: Some(words(&["run"])),
         env: Some(vec![
-            value("SOPWITH_GATEWAY_URL", &inputs.site.gateway_url),
-            value("SOPWITH_LAUNCH", &inputs.launch.to_string()),
+            value(GATEWAY_URL_VARIABLE, &inputs.site.gateway_url),
+            value(LAUNCH_VARIABLE, &inputs.launch.to_string()),
+            value(PLAN_DIGEST_VARIABLE, digest(inputs.plan).as_str()),
             field("POD_NAME", "metadata.name"),
             field("POD_UID", "metadata.uid"),
             field("POD_NAMESPACE", "metadata.namespace"),
@@ -190,7 +193,11 @@ fn volumes(inputs: &JobInputs<'_>) -> Vec<Volume> {
         empty("bin", "128Mi"),
         empty("sockets", "1Mi"),
         empty("scratch", "1Gi"),
-        config_map("plan", &super::job::plan_name(&inputs.plan.run.name), false),
+        config_map(
+            "plan",
+            &super::job::plan_name(&inputs.plan.run.name, &inputs.plan.run.uid),
+            false,
+        ),
         token(),
     ];
     for bench in &inputs.plan.workbenches {
