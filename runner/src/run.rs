@@ -296,8 +296,8 @@ fn variable<T: std::str::FromStr>(name: &'static str) -> Result<T, RunError> {
 
 /// Flies the launch that the environment describes. True: it came to its proper end.
 pub async fn run() -> Result<bool, RunError> {
-    let url = variable(GATEWAY_URL_VARIABLE)?;
-    let launch = variable(LAUNCH_VARIABLE)?;
+    let url: String = variable(GATEWAY_URL_VARIABLE)?;
+    let launch: u32 = variable(LAUNCH_VARIABLE)?;
     let expected: Digest = variable(PLAN_DIGEST_VARIABLE)?;
     let folder = Path::new(PLAN_DIR);
     let read = |key: &str| {
