@@ -4,6 +4,7 @@ use crate::{OPERATOR_NAMESPACE, fixture};
 use anyhow::{Context as _, Result, anyhow, bail};
 use futures::FutureExt as _;
 use k8s_openapi::api::{
+    apps::v1::Deployment,
     batch::v1::Job,
     core::v1::{Event, Namespace as Object, Pod},
 };
@@ -34,32 +35,43 @@ where
     F: FnOnce(Namespace) -> Fut,
     Fut: Future<Output = Result<()>>,
 {
+    within(feature, async |namespace| {
+        let before = namespace.operator().await?;
+        test(namespace.clone()).await?;
+        namespace.operator_is_unharmed(&before).await
+    })
+    .await
+}
+
+/// The same for a test that harms the operator itself.
+pub async fn in_namespace_with_harm<F, Fut>(feature: &str, test: F) -> Result<()>
+where
+    F: FnOnce(Namespace) -> Fut,
+    Fut: Future<Output = Result<()>>,
+{
+    within(feature, async |namespace| test(namespace).await).await
+}
+
+async fn within(feature: &str, test: impl AsyncFnOnce(Namespace) -> Result<()>) -> Result<()> {
     // The second call of several tests in one process finds a provider: that is fine.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let client = Client::try_default()
         .await
         .context("no cluster: `make cluster-up` and e2e/cluster/env.sh")?;
     let namespace = Namespace::create(client, feature).await?;
-    let before = namespace.operator().await?;
     let result = AssertUnwindSafe(test(namespace.clone()))
         .catch_unwind()
         .await;
-    let ended = match result {
-        Ok(Ok(())) => namespace.operator_is_unharmed(&before).await,
-        Ok(Err(error)) => Err(error),
-        Err(panic) => {
-            let text = panic.downcast_ref::<String>().cloned();
-            let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
-            Err(anyhow!("panicked: {}", text.unwrap_or_default()))
-        }
-    };
-    match ended {
-        Ok(()) => namespace.delete().await,
-        Err(error) => {
-            let dump = namespace.dump().await;
-            Err(error.context(format!("in namespace {}\n{dump}", namespace.name)))
-        }
+    let ended = result.unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()));
+        Err(anyhow!("panicked: {}", text.unwrap_or_default()))
+    });
+    if let Err(error) = ended {
+        let dump = namespace.dump().await;
+        return Err(error.context(format!("in namespace {}\n{dump}", namespace.name)));
     }
+    namespace.delete().await
 }
 
 /// How the operator was at a time.
@@ -238,6 +250,30 @@ impl Namespace {
         if !errors.is_empty() {
             bail!("the operator logged errors:\n{}", errors.join("\n"));
         }
+        Ok(())
+    }
+
+    /// Kills the operator without a word of warning, as a node that dies does.
+    pub async fn kill_operator(&self) -> Result<()> {
+        let pod = self.operator_pod().await?;
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
+        let at_once = DeleteParams::default().grace_period(0);
+        pods.delete(&pod.name_any(), &at_once).await?;
+        Ok(())
+    }
+
+    /// Waits until the operator is ready again.
+    pub async fn operator_is_back(&self) -> Result<()> {
+        let deployments: Api<Deployment> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
+        let ready = |deployment: Option<&Deployment>| {
+            let status = deployment.and_then(|deployment| deployment.status.as_ref());
+            status.is_some_and(|status| {
+                status.ready_replicas == Some(1) && status.unavailable_replicas.is_none()
+            })
+        };
+        let waited = await_condition(deployments, "sopwith-operator", ready);
+        let waited = tokio::time::timeout(Duration::from_secs(120), waited).await;
+        waited.context("the operator did not come back within 120 s")??;
         Ok(())
     }
 

@@ -4,6 +4,7 @@ use crate::{fixture, repository};
 use anyhow::{Context as _, Result, ensure};
 use kube::{ResourceExt as _, api::DynamicObject};
 use serde_json::{Value, json};
+use sopwith_crds::{AgentRun, sop_definition::GateKind};
 
 /// Name of the sample's run.
 pub const RUN: &str = "blackjack";
@@ -80,4 +81,31 @@ pub fn change(objects: &mut [DynamicObject], kind: &str, from: &str, to: &str) -
         object.name_any()
     );
     Ok(())
+}
+
+/// What must depend neither on how answers came nor on who was killed meanwhile: artifacts, attempts, verdicts, tokens and cost. The evidence of a
+/// command gate has its reports in it, and those say when they were written.
+pub fn results(run: &AgentRun) -> Result<Value> {
+    let status = run.status.clone().context("no status")?;
+    let steps: Vec<_> = status
+        .steps
+        .iter()
+        .map(|step| {
+            let gates = step.gates.iter().map(|g| {
+                let evidence = g.evidence.as_ref().filter(|_| g.kind != GateKind::Command);
+                json!([g.name, g.verdict, g.observed, evidence])
+            });
+            let gates: Vec<_> = gates.collect();
+            json!([
+                step.name,
+                step.attempts,
+                step.artifacts,
+                step.tokens,
+                step.cost,
+                step.previous_failure,
+                gates
+            ])
+        })
+        .collect();
+    Ok(json!({ "steps": steps, "usage": status.usage, "phase": status.phase }))
 }

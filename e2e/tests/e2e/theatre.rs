@@ -10,7 +10,6 @@ use serde_json::json;
 use sopwith_crds::{
     AgentRun,
     contract::cassette::Cassette,
-    sop_definition::GateKind,
     status::{FailureReason, Phase},
 };
 use sopwith_e2e::{
@@ -170,7 +169,7 @@ async fn the_cassette_served_over_tls_and_sse_gives_the_same_result() -> Result<
         in_namespace("tls-replay", async |namespace| {
             let replayed = run_of(&namespace, sample::objects()?).await?;
             ensure!(
-                results(&replayed)? == results(&over_tls)?,
+                sample::results(&replayed)? == sample::results(&over_tls)?,
                 "replay and server gave different results"
             );
             Ok(())
@@ -178,33 +177,6 @@ async fn the_cassette_served_over_tls_and_sse_gives_the_same_result() -> Result<
         .await
     })
     .await
-}
-
-/// What must not depend on how the answers came: artifacts, attempts, verdicts, tokens and cost. The evidence of a
-/// command gate has its reports in it, and those say when they were written.
-fn results(run: &AgentRun) -> Result<serde_json::Value> {
-    let status = run.status.clone().context("no status")?;
-    let steps: Vec<_> = status
-        .steps
-        .iter()
-        .map(|step| {
-            let gates = step.gates.iter().map(|g| {
-                let evidence = g.evidence.as_ref().filter(|_| g.kind != GateKind::Command);
-                json!([g.name, g.verdict, g.observed, evidence])
-            });
-            let gates: Vec<_> = gates.collect();
-            json!([
-                step.name,
-                step.attempts,
-                step.artifacts,
-                step.tokens,
-                step.cost,
-                step.previous_failure,
-                gates
-            ])
-        })
-        .collect();
-    Ok(json!({ "steps": steps, "usage": status.usage, "phase": status.phase }))
 }
 
 fn speak_to(objects: &mut [DynamicObject], server: &LlmServer) -> Result<()> {

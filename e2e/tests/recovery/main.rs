@@ -1,0 +1,96 @@
+//! What stays true when the operator is killed. These tests harm what all others use, so they are one test that does
+//! one thing after the other.
+
+use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::batch::v1::Job;
+use kube::api::ListParams;
+use sopwith_crds::{
+    AgentRun, ToolPolicy,
+    status::{AgentRunStatus, Phase},
+};
+use sopwith_e2e::{
+    OPERATOR_NAMESPACE,
+    kubectl::kubectl,
+    namespace::{Namespace, in_namespace_with_harm, phase},
+    sample,
+};
+
+/// A moment in a run at which the operator is killed.
+type Moment = (&'static str, fn(&AgentRunStatus) -> bool);
+
+const MOMENTS: [Moment; 3] = [
+    ("planned", |status| status.plan.is_some()),
+    ("running", |status| status.phase == Some(Phase::Running)),
+    ("second-round", |status| status.round == Some(2)),
+];
+
+#[tokio::test]
+async fn an_operator_that_is_killed_loses_and_doubles_nothing() -> Result<()> {
+    in_namespace_with_harm("unbroken", async |unbroken| {
+        start(&unbroken).await?;
+        let expected = sample::results(&unbroken.ended(sample::RUN, 120).await?)?;
+        for (name, moment) in MOMENTS {
+            in_namespace_with_harm(name, async |broken| {
+                start(&broken).await?;
+                broken
+                    .until::<AgentRun>(sample::RUN, 60, name, |run| {
+                        run.status.as_ref().is_some_and(moment)
+                    })
+                    .await?;
+                broken.kill_operator().await?;
+                let run = broken.ended(sample::RUN, 180).await?;
+                ensure!(
+                    phase(&run) == Some(Phase::Succeeded),
+                    "it ended as {:?}",
+                    phase(&run)
+                );
+                ensure!(
+                    sample::results(&run)? == expected,
+                    "killed at {name}, it ended differently"
+                );
+                let jobs = broken.api::<Job>().list(&ListParams::default()).await?;
+                ensure!(jobs.items.len() == 1, "{} Jobs", jobs.items.len());
+                broken.operator_is_back().await
+            })
+            .await?;
+        }
+        the_days_use_survives(&unbroken).await
+    })
+    .await
+}
+
+async fn start(namespace: &Namespace) -> Result<()> {
+    namespace.apply([sample::secret()?]).await?;
+    namespace.apply(sample::objects()?).await
+}
+
+/// The day's use of a policy is what its runs used, counted once, also by an operator that saw none of them.
+async fn the_days_use_survives(namespace: &Namespace) -> Result<()> {
+    let used = namespace.api::<AgentRun>().get(sample::RUN).await?;
+    let used = used
+        .status
+        .and_then(|status| status.usage)
+        .context("no usage")?;
+    let policy = namespace.api::<ToolPolicy>().get("default").await?;
+    let today = policy
+        .status
+        .and_then(|status| status.today)
+        .context("no use today")?;
+    ensure!(
+        today.tokens == used.total_tokens && today.cost == used.cost,
+        "{today:?} {used:?}"
+    );
+    let ratio: f64 = today.ratio.context("no ratio")?.parse()?;
+    let path = format!(
+        "/api/v1/namespaces/{OPERATOR_NAMESPACE}/services/sopwith-metrics:http/proxy/metrics"
+    );
+    let metrics = kubectl(&["get", "--raw", &path]).await?;
+    let ours = format!("namespace=\"{}\"", namespace.name);
+    let line = metrics
+        .lines()
+        .find(|line| line.starts_with("sopwith_budget_used_ratio{") && line.contains(&ours))
+        .context("the restarted operator knows nothing of the day's use")?;
+    let value: f64 = line.rsplit(' ').next().context("no value")?.parse()?;
+    ensure!((value - ratio).abs() < 0.001, "{value} is not {ratio}");
+    Ok(())
+}
