@@ -252,11 +252,6 @@ fn sent_back_by<'a>(step: &StepStatus, all: &'a [StepStatus]) -> Option<(&'a str
 
 fn judged(step: &str, gate: &GateStatus) -> String {
     // What a passed gate asked for is in the procedure; of a failed one it is needed here.
-    let most = if gate.verdict == Verdict::Failed {
-        MOST
-    } else {
-        80
-    };
     let mut said = format!(
         "gate {step}/{} {} ({})",
         gate.name,
@@ -264,10 +259,12 @@ fn judged(step: &str, gate: &GateStatus) -> String {
         gate.kind
     );
     let observed = gate.observed.as_deref().map(|o| text::one_line(o, MOST));
+    // Of a gate that passed nobody asks.
     let wanted = gate
         .threshold
         .as_deref()
-        .map(|t| format!("wanted: {}", text::one_line(t, most)));
+        .filter(|_| gate.verdict == Verdict::Failed)
+        .map(|t| format!("wanted: {}", text::one_line(t, MOST)));
     let by = gate
         .decided_by
         .as_deref()

@@ -90,7 +90,7 @@ fn an_attempt_shows_start_gates_and_end_in_order() {
         texts(Some(old), new),
         [
             "step code started (engineer)",
-            "gate code/lint passed (command): exit code 0; wanted: exit code 0",
+            "gate code/lint passed (command): exit code 0",
             "step code succeeded (1m05s; 1,540 tokens, $0.0222; the run so far 1,540 tokens, $0.0222): handed over 3 artifacts",
             "step test started (engineer)"
         ]

@@ -1,0 +1,175 @@
+//! Endpoints of models, and what they cost.
+
+use crate::{
+    Money,
+    agent_run::{KeyRef, LocalRef},
+};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+/// An endpoint of models.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+#[serde(rename_all = "camelCase")]
+#[schemars(extend("x-kubernetes-validations" = [
+    {"rule": "self.provider != 'replay' || has(self.replay)", "message": "an endpoint of provider replay needs the field replay"},
+    {"rule": "self.provider == 'replay' || !has(self.replay)", "message": "the field replay belongs to endpoints of provider replay"},
+    {"rule": "self.provider != 'azure' || has(self.baseUrl)", "message": "an endpoint of provider azure needs baseUrl, the address of the resource"}
+]))]
+pub struct Endpoint {
+    /// Name of the endpoint.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// Which protocol it speaks.
+    pub provider: Provider,
+    /// Its address, http or https. Default: the provider's public one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://"))]
+    pub base_url: Option<String>,
+    /// The API version (azure).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 63))]
+    pub api_version: Option<String>,
+    /// The API key. It is mounted into the runner only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret_ref: Option<KeyRef>,
+    /// Certificates (PEM) of a private authority that the endpoint's certificate is checked against, in a
+    /// ConfigMap of the same namespace. Default: the public authorities.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_ref: Option<KeyRef>,
+    /// Most seconds between two pieces of an answer. Default: the timeout.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub idle_timeout_seconds: Option<u32>,
+    /// Most seconds of a request. Default: by environment 30, 60 or 90.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub timeout_seconds: Option<u32>,
+    /// What the alert on latency measures against, in seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 3600))]
+    pub latency_target_seconds: Option<u32>,
+    /// Most requests.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate_limit: Option<RateLimit>,
+    /// Where answers come from (replay).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replay: Option<Replay>,
+    /// Models it serves.
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
+    pub models: Vec<Model>,
+}
+
+/// Which protocol an endpoint speaks.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
+#[schemars(transform = crate::leave_description_to_fields)]
+#[serde(rename_all = "lowercase")]
+pub enum Provider {
+    /// `OpenAI`, or anything that speaks its chat completions.
+    #[default]
+    Openai,
+    /// Azure `OpenAI`.
+    Azure,
+    /// Ollama.
+    Ollama,
+    /// Groq.
+    Groq,
+    /// A cassette of recorded answers; no network.
+    Replay,
+}
+
+impl Provider {
+    /// The name as written in a spec and in metric labels.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Openai => "openai",
+            Self::Azure => "azure",
+            Self::Ollama => "ollama",
+            Self::Groq => "groq",
+            Self::Replay => "replay",
+        }
+    }
+}
+
+/// Where recorded answers come from.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+#[serde(rename_all = "camelCase")]
+pub struct Replay {
+    /// ConfigMap in the same namespace; all its keys together are the cassette.
+    pub cassette_ref: LocalRef,
+    /// What happens when a request differs from the recorded one. Default: strict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ReplayMode>,
+}
+
+/// What happens when a request differs from the recorded one.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+#[serde(rename_all = "camelCase")]
+pub enum ReplayMode {
+    /// The run fails and shows the difference.
+    #[default]
+    Strict,
+    /// New gates judge recorded artifacts.
+    GatesOnly,
+    /// Records anew from the first difference on.
+    RecordFromDifference,
+}
+
+/// Most calls.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+#[serde(rename_all = "camelCase")]
+pub struct RateLimit {
+    /// Calls a minute.
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub per_minute: u32,
+    /// Calls at once after a pause. Default: perMinute.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 1_000_000))]
+    pub burst: Option<u32>,
+}
+
+/// A model and what it costs.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+#[serde(rename_all = "camelCase")]
+pub struct Model {
+    /// Name as the provider knows it.
+    #[schemars(length(min = 1, max = 128))]
+    pub name: String,
+    /// Names under which roles may ask for it, for example strong, fast, judge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
+    pub aliases: Vec<String>,
+    /// Name of the deployment (azure). Default: the model's name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 128))]
+    pub deployment: Option<String>,
+    /// Tokens that a request and its answer may have together. Default: 128000.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 256, max = 100_000_000))]
+    pub context_window: Option<u32>,
+    /// Most tokens of an answer. Default: 4096.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 10_000_000))]
+    pub max_output_tokens: Option<u32>,
+    /// What it can do: jsonSchema, tools, streaming, reasoning. Default: jsonSchema and streaming.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
+    pub capabilities: Vec<String>,
+    /// US dollars per million input tokens, as a decimal string. Required where money is bounded, which it
+    /// always is by the run's investment; "0" for a local model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input_per_million: Option<Money>,
+    /// US dollars per million cached input tokens. Default: inputPerMillion.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_input_per_million: Option<Money>,
+    /// US dollars per million output tokens.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub output_per_million: Option<Money>,
+}
