@@ -20,6 +20,14 @@ pub struct Config {
         default_value = "file:///var/lib/sopwith"
     )]
     pub storage_url: String,
+    /// Days for which what a run left is kept after the run is deleted.
+    #[arg(
+        long,
+        env = "SOPWITH_RETENTION_DAYS",
+        default_value_t = 30,
+        value_parser = clap::value_parser!(u32).range(1..=36500)
+    )]
+    pub retention_days: u32,
     /// Image of the runner, started in every run's pod.
     #[arg(long, env = "SOPWITH_RUNNER_IMAGE")]
     pub runner_image: String,

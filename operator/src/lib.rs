@@ -10,6 +10,7 @@ pub mod metrics;
 pub mod operator;
 pub mod outcome;
 pub mod policy;
+mod retention;
 pub mod run;
 pub mod sop;
 pub mod store;

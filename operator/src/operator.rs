@@ -12,6 +12,7 @@ use crate::{
     ledger::Ledger,
     metrics::Metrics,
     policy,
+    retention::sweep_always,
     run::{controller as runs, job::Site, memory::Memory},
     sop,
     store::{Store, StoreError},
@@ -138,6 +139,7 @@ pub async fn run(config: Config, end: signal::Receiver<bool>) -> Result<(), Star
         memory: Memory::default(),
         changed: signals.phases.clone(),
     });
+    let sweeping = sweep_always(store.clone(), client.clone(), config.retention_days);
     let gateway = Gateway {
         auth: Authenticator::new(Arc::new(KubeReviewer::new(client.clone()))),
         binding: Arc::new(KubeBinding {
@@ -168,6 +170,7 @@ pub async fn run(config: Config, end: signal::Receiver<bool>) -> Result<(), Star
     });
     let background = [
         tokio::spawn(tls.keep_fresh()),
+        tokio::spawn(sweeping),
         tokio::spawn(when_ready(caches, health.clone())),
     ];
     start_controllers(&mut tasks, watches, &context, &kinds, &signals);

@@ -38,11 +38,7 @@ pub(crate) fn forgetting(watch: Watch<AgentRun>, context: Arc<runs::Context>) ->
                     .changed
                     .send_modify(|count| *count = count.wrapping_add(1));
                 let inbox = context.inbox.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = inbox.forget(&uid).await {
-                        tracing::warn!(%error, "what a deleted run left could not be deleted");
-                    }
-                });
+                tokio::spawn(async move { inbox.forget(&uid).await });
             }
             Ok(watcher::Event::Apply(run))
                 if run.status.as_ref().is_none_or(|s| s.phase.is_none()) =>

@@ -122,13 +122,11 @@ impl Inbox {
         lock(&turn.slot.state).log = None;
     }
 
-    /// Drops a run from memory and from the store. Safe to repeat.
-    pub async fn forget(&self, run_uid: &str) -> Result<(), StoreError> {
+    /// Drops a run that is deleted from memory. What it left stays in the store until its retention is over.
+    pub async fn forget(&self, run_uid: &str) {
         let turn = self.turn(run_uid).await;
-        self.shared.store.delete_run(run_uid).await?;
         *lock(&turn.slot.state) = State::default();
         lock(&self.shared.runs).remove(run_uid);
-        Ok(())
     }
 
     /// Waits until nobody else changes what is known of a run.

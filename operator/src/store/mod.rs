@@ -19,6 +19,7 @@ pub use blobs::BlobWriter;
 
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::jiff::Timestamp;
 use object_store::{
     ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem,
     path::Path,
@@ -124,6 +125,20 @@ impl Store {
             Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
             Err(e) => Err(e.into()),
         }
+    }
+
+    /// Every run of which something is kept, with the time of the last write.
+    pub async fn runs(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
+        let mut runs = Vec::new();
+        for folder in self.folders(&Path::from("runs")).await? {
+            let written = self.list(&folder).await?;
+            let newest = written.iter().map(|object| object.last_modified).max();
+            let newest = newest.and_then(|at| Timestamp::from_second(at.timestamp()).ok());
+            if let (Some(uid), Some(newest)) = (folder.filename(), newest) {
+                runs.push((uid.to_owned(), newest));
+            }
+        }
+        Ok(runs)
     }
 
     /// Deletes everything that is kept of a run but its entries in the ledger. Safe to repeat.

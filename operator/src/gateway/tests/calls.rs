@@ -1,7 +1,7 @@
 //! Claims about the calls, over TLS, against a store in a folder.
 
 use super::listener::Running;
-use crate::gateway::RunRef;
+use crate::{gateway::RunRef, store::Store};
 use futures::StreamExt;
 use k8s_openapi::jiff::Timestamp;
 use reqwest::{Method, Response, StatusCode, header::CONTENT_LENGTH};
@@ -335,22 +335,24 @@ async fn the_newest_snapshot_is_what_the_next_launch_resumes_from() {
 }
 
 #[tokio::test]
-async fn a_run_that_is_forgotten_leaves_nothing_behind() {
+async fn what_a_forgotten_run_left_is_kept_until_it_is_swept() {
     let folder = folder();
     let gateway = Running::start(&folder).await;
     gateway.acknowledged(1, &batch(1, 10)).await;
     for _ in 0..2 {
-        gateway.inbox.forget("run-1").await.unwrap();
+        gateway.inbox.forget("run-1").await;
     }
-    assert!(
-        gateway
-            .inbox
-            .load("run-1")
-            .await
-            .unwrap()
-            .batches
-            .is_empty()
+    let kept = gateway.inbox.load("run-1").await.unwrap();
+    assert_eq!(kept.batches.len(), 1);
+    let store = Store::open(&format!("file://{}", folder.path().display())).unwrap();
+    let runs = store.runs().await.unwrap();
+    assert_eq!(
+        runs.iter().map(|(uid, _)| uid.as_str()).collect::<Vec<_>>(),
+        ["run-1"]
     );
+    for _ in 0..2 {
+        store.delete_run("run-1").await.unwrap();
+    }
     assert!(!folder.path().join("runs/run-1").exists());
     // What was spent stays spent.
     assert_eq!(gateway.tokens(), 10);

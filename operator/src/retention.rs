@@ -1,0 +1,76 @@
+//! Retention: what a run left outlives the run, and is swept when its time is over.
+//!
+//! A sweep looks at the store and the API server only, so that it also finds what was deleted while no operator was there.
+
+use crate::store::{Store, StoreError};
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
+use kube::{Api, Client, ResourceExt, api::ListParams};
+use sopwith_crds::AgentRun;
+use std::{collections::BTreeSet, time::Duration};
+
+/// From one sweep to the next. Retention counts in days: a quarter of one is exact enough.
+const EVERY: Duration = Duration::from_secs(6 * 60 * 60);
+
+/// Why a sweep was not finished. The next one begins anew.
+#[derive(Debug, thiserror::Error)]
+enum SweepError {
+    #[error("the runs of the cluster could not be listed: {0}")]
+    Kube(#[from] kube::Error),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// Sweeps at once and then every few hours, for as long as the process lives.
+pub(crate) async fn sweep_always(store: Store, client: Client, days: u32) {
+    let mut turns = tokio::time::interval(EVERY);
+    loop {
+        turns.tick().await;
+        match sweep(&store, client.clone(), days, Timestamp::now()).await {
+            Ok(0) => {}
+            Ok(runs) => tracing::info!(runs, days, "swept what deleted runs had left"),
+            Err(error) => tracing::warn!(%error, "a sweep was not finished"),
+        }
+    }
+}
+
+async fn sweep(
+    store: &Store,
+    client: Client,
+    days: u32,
+    now: Timestamp,
+) -> Result<usize, SweepError> {
+    // The store first: a run that is created in between is not in this list.
+    let kept = store.runs().await?;
+    let runs: Api<AgentRun> = Api::all(client);
+    let alive = runs.list_metadata(&ListParams::default()).await?;
+    let alive: BTreeSet<String> = alive.iter().filter_map(ResourceExt::uid).collect();
+    let mut swept = 0;
+    for (uid, newest) in kept {
+        if !alive.contains(&uid) && is_over(newest, days, now) {
+            store.delete_run(&uid).await?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
+/// Whether what was last written then has been kept for so many days.
+fn is_over(newest: Timestamp, days: u32, now: Timestamp) -> bool {
+    now.duration_since(newest) > SignedDuration::from_hours(24 * i64::from(days))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+
+    #[rstest]
+    #[case::written_now("2026-01-31T00:00:00Z", false)]
+    #[case::written_on_the_last_day("2026-01-01T00:00:00Z", false)]
+    #[case::written_before_it("2025-12-31T23:59:59Z", true)]
+    #[case::written_by_a_clock_ahead_of_ours("2026-02-01T00:00:00Z", false)]
+    fn evidence_is_kept_for_its_days(#[case] newest: &str, #[case] over: bool) {
+        let now = "2026-01-31T00:00:00Z".parse().unwrap();
+        assert_eq!(is_over(newest.parse().unwrap(), 30, now), over);
+    }
+}
