@@ -1,7 +1,10 @@
 //! What the controllers of procedures and policies have in common: writes that are coalesced over runs.
 
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::{Client, runtime::controller::Action};
+use kube::{
+    Api, Client, Resource, ResourceExt, core::NamespaceResourceScope, runtime::controller::Action,
+};
+use serde::{Serialize, de::DeserializeOwned};
 use sopwith_crds::{
     AgentRun,
     check::Finding,
@@ -9,11 +12,12 @@ use sopwith_crds::{
 };
 use std::{
     collections::HashMap,
+    fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use crate::{caches::Caches, ledger::Ledger, metrics::Metrics};
+use crate::{caches::Caches, ledger::Ledger, metrics::Metrics, write};
 
 /// How often counts of runs and usage are written at most.
 pub const COALESCE: SignedDuration = SignedDuration::from_secs(5);
@@ -46,6 +50,43 @@ pub struct KindError {
     pub what: &'static str,
     /// Why it failed.
     pub source: kube::Error,
+}
+
+impl Context {
+    /// Writes a status that differs from the one before. One that differs in mere counts may have to wait: then it gives
+    /// how long.
+    pub async fn write<K, S>(
+        &self,
+        object: &K,
+        previous: &S,
+        next: &S,
+        only_counts: bool,
+        now: Timestamp,
+    ) -> Result<Option<Duration>, KindError>
+    where
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
+        K: DeserializeOwned + Clone + Debug,
+        S: Serialize + PartialEq,
+    {
+        if next == previous {
+            return Ok(None);
+        }
+        let uid = object.uid().unwrap_or_default();
+        if let Some(wait) = self.written.wait(&uid, now).filter(|_| only_counts) {
+            return Ok(Some(wait));
+        }
+        let namespace = object.namespace().unwrap_or_default();
+        let api = Api::namespaced(self.client.clone(), &namespace);
+        let failed = |source| KindError {
+            what: "write the status",
+            source,
+        };
+        write::status(&api, object, previous, next)
+            .await
+            .map_err(failed)?;
+        self.written.note(&uid, now);
+        Ok(None)
+    }
 }
 
 impl Written {

@@ -4,13 +4,12 @@ use crate::{
     kinds::{Context, KindError, in_flight, judged},
     metrics::BudgetUsed,
     run::resolve::policy_name,
-    write,
 };
 use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::Time,
     jiff::{SignedDuration, Timestamp},
 };
-use kube::{Api, ResourceExt, runtime::controller::Action};
+use kube::{ResourceExt, runtime::controller::Action};
 use sopwith_crds::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicy, ToolPolicySpec,
     check::{self, Finding},
@@ -97,30 +96,22 @@ pub async fn reconcile(
     policy: Arc<ToolPolicy>,
     context: Arc<Context>,
 ) -> Result<Action, KindError> {
-    let (now, uid) = (Timestamp::now(), policy.uid().unwrap_or_default());
+    let now = Timestamp::now();
     let (name, namespace) = (policy.name_any(), policy.namespace().unwrap_or_default());
     let running = in_flight(&context.caches, &namespace, |run| policy_name(run) == name);
     let today = context.ledger.today(&namespace, &name, now);
     let previous = policy.status.clone().unwrap_or_default();
     let next = status(&policy, today, running, now);
-    if next != previous {
-        let only_counts = ToolPolicyStatus {
-            today: previous.today.clone(),
-            running: previous.running,
-            ..next.clone()
-        } == previous;
-        if let Some(wait) = context.written.wait(&uid, now).filter(|_| only_counts) {
-            return Ok(Action::requeue(wait));
-        }
-        let api = Api::namespaced(context.client.clone(), &namespace);
-        let failed = |source| KindError {
-            what: "write the status",
-            source,
-        };
-        write::status(&api, policy.as_ref(), &previous, &next)
-            .await
-            .map_err(failed)?;
-        context.written.note(&uid, now);
+    let only_counts = ToolPolicyStatus {
+        today: previous.today.clone(),
+        running: previous.running,
+        ..next.clone()
+    } == previous;
+    let wait = context
+        .write(policy.as_ref(), &previous, &next, only_counts, now)
+        .await?;
+    if let Some(wait) = wait {
+        return Ok(Action::requeue(wait));
     }
     Ok(Action::requeue(until_tomorrow(now)))
 }

@@ -3,10 +3,9 @@
 use crate::{
     kinds::{Context, KindError, in_flight, judged},
     run::resolve::{self, Unresolved},
-    write,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
-use kube::{Api, ResourceExt, runtime::controller::Action};
+use kube::{ResourceExt, runtime::controller::Action};
 use sopwith_crds::{
     AgentRunSpec, SopDefinition, SopDefinitionSpec, ToolPolicySpec,
     check::{self, Finding},
@@ -56,7 +55,7 @@ pub async fn reconcile(
     sop: Arc<SopDefinition>,
     context: Arc<Context>,
 ) -> Result<Action, KindError> {
-    let (now, uid) = (Timestamp::now(), sop.uid().unwrap_or_default());
+    let now = Timestamp::now();
     let (name, namespace) = (sop.name_any(), sop.namespace().unwrap_or_default());
     let templates = resolve::templates(&sop.spec, &context.client, &namespace).await;
     let mut look = None;
@@ -88,23 +87,15 @@ pub async fn reconcile(
     });
     let previous = sop.status.clone().unwrap_or_default();
     let next = status(&sop, said, runs, now);
-    if next != previous {
-        let only_counts = SopDefinitionStatus {
-            runs_in_flight: previous.runs_in_flight,
-            ..next.clone()
-        } == previous;
-        if let Some(wait) = context.written.wait(&uid, now).filter(|_| only_counts) {
-            return Ok(Action::requeue(wait));
-        }
-        let api = Api::namespaced(context.client.clone(), &namespace);
-        let failed = |source| KindError {
-            what: "write the status",
-            source,
-        };
-        write::status(&api, sop.as_ref(), &previous, &next)
-            .await
-            .map_err(failed)?;
-        context.written.note(&uid, now);
+    let only_counts = SopDefinitionStatus {
+        runs_in_flight: previous.runs_in_flight,
+        ..next.clone()
+    } == previous;
+    let wait = context
+        .write(sop.as_ref(), &previous, &next, only_counts, now)
+        .await?;
+    if let Some(wait) = wait {
+        return Ok(Action::requeue(wait));
     }
     Ok(look.map_or_else(Action::await_change, Action::requeue))
 }
