@@ -1,7 +1,7 @@
 //! A namespace for one test, and waits in it that print what they saw when they fail.
 
 use crate::{OPERATOR_NAMESPACE, fixture};
-use anyhow::{Context as _, Result, anyhow, bail};
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use futures::FutureExt as _;
 use k8s_openapi::api::{
     apps::v1::Deployment,
@@ -185,6 +185,17 @@ impl Namespace {
             phase(run).is_some_and(Phase::is_final)
         })
         .await
+    }
+
+    /// Waits until a run has ended, and asks that it ended in this phase.
+    pub async fn ended_as(&self, run: &str, wanted: Phase, seconds: u64) -> Result<AgentRun> {
+        let ended = self.ended(run, seconds).await?;
+        ensure!(
+            phase(&ended) == Some(wanted),
+            "it ended as {:?}, not as {wanted}",
+            phase(&ended)
+        );
+        Ok(ended)
     }
 
     /// Changes fields of a run's spec.

@@ -83,6 +83,13 @@ pub fn change(objects: &mut [DynamicObject], kind: &str, from: &str, to: &str) -
     Ok(())
 }
 
+/// The small procedure of `e2e/fixtures` with one text changed.
+pub fn small_sop_with(from: &str, to: &str) -> Result<Vec<DynamicObject>> {
+    let mut objects = fixture::read(repository().join("e2e/fixtures/small/sop.yaml"))?;
+    change(&mut objects, "SopDefinition", from, to)?;
+    Ok(objects)
+}
+
 /// What must depend neither on how answers came nor on who was killed meanwhile: artifacts, attempts, verdicts, tokens and cost. The evidence of a
 /// command gate has its reports in it, and those say when they were written.
 pub fn results(run: &AgentRun) -> Result<Value> {

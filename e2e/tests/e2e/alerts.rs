@@ -6,7 +6,7 @@ use kube::Api;
 use sopwith_crds::{AgentRun, conditions, status::Phase};
 use sopwith_e2e::{
     OPERATOR_NAMESPACE,
-    namespace::{Namespace, in_namespace, phase},
+    namespace::{Namespace, in_namespace},
     prometheus::Prometheus,
 };
 
@@ -50,12 +50,7 @@ async fn the_stuck_step_alert_fires_for_a_hung_step_and_resolves() -> Result<()>
                 .any(|(reason, _)| reason == "StepStuck"),
             "no Event StepStuck"
         );
-        let run = namespace.ended("hanging", 120).await?;
-        ensure!(
-            phase(&run) == Some(Phase::Succeeded),
-            "it ended as {:?}",
-            phase(&run)
-        );
+        namespace.ended_as("hanging", Phase::Succeeded, 120).await?;
         prometheus.alert(ALERT, &namespace.name, false, 30).await?;
         Ok(())
     })

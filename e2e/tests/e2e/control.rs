@@ -14,7 +14,6 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 use sopwith_crds::{AgentRun, status::Phase};
 use sopwith_e2e::{
-    fixture,
     namespace::{Namespace, in_namespace, phase},
     sample,
 };
@@ -39,12 +38,7 @@ async fn a_cancelled_run_ends_at_once_and_keeps_its_last_words() -> Result<()> {
         namespace
             .patch_run("hanging", json!({ "cancel": true }))
             .await?;
-        let run = namespace.ended("hanging", 30).await?;
-        ensure!(
-            phase(&run) == Some(Phase::Cancelled),
-            "it ended as {:?}",
-            phase(&run)
-        );
+        namespace.ended_as("hanging", Phase::Cancelled, 30).await?;
         let pods = namespace.api::<Pod>().list(&ListParams::default()).await?;
         ensure!(
             pods.items.len() == 1,
@@ -71,12 +65,7 @@ async fn a_suspended_run_leaves_its_pod_and_goes_on_in_a_second_launch() -> Resu
         namespace
             .patch_run("hanging", json!({ "suspend": false }))
             .await?;
-        let run = namespace.ended("hanging", 150).await?;
-        ensure!(
-            phase(&run) == Some(Phase::Succeeded),
-            "it ended as {:?}",
-            phase(&run)
-        );
+        let run = namespace.ended_as("hanging", Phase::Succeeded, 150).await?;
         let launch = run.status.context("no status")?.launch;
         ensure!(launch == Some(2), "two launches, not {launch:?}");
         let jobs = namespace.api::<Job>().list(&ListParams::default()).await?;
@@ -120,34 +109,17 @@ async fn a_run_created_anew_under_the_same_name_takes_nothing_from_the_old_one()
     in_namespace("anew", async |namespace| {
         namespace.apply_fixture("small/policy.yaml").await?;
         namespace.apply_fixture("small/sop.yaml").await?;
-        let mut refused =
-            fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/sop.yaml"))?;
-        sample::change(
-            &mut refused,
-            "SopDefinition",
-            "startsWith(\"hello\")",
-            "startsWith(\"goodbye\")",
-        )?;
+        let refused = sample::small_sop_with("startsWith(\"hello\")", "startsWith(\"goodbye\")")?;
         namespace.apply(refused).await?;
         namespace.apply_fixture("small/run.yaml").await?;
-        let run = namespace.ended("hello", 120).await?;
-        ensure!(
-            phase(&run) == Some(Phase::Failed),
-            "the impolite one ended as {:?}",
-            phase(&run)
-        );
+        let run = namespace.ended_as("hello", Phase::Failed, 120).await?;
         // Its Job and pod are still being deleted when the next one begins.
         let runs = namespace.api::<AgentRun>();
         runs.delete("hello", &DeleteParams::background()).await?;
         gone(runs, "hello", &run.metadata.uid.context("no uid")?).await?;
         namespace.apply_fixture("small/sop.yaml").await?;
         namespace.apply_fixture("small/run.yaml").await?;
-        let run = namespace.ended("hello", 120).await?;
-        ensure!(
-            phase(&run) == Some(Phase::Succeeded),
-            "it ended as {:?}",
-            phase(&run)
-        );
+        namespace.ended_as("hello", Phase::Succeeded, 120).await?;
         Ok(())
     })
     .await

@@ -40,12 +40,9 @@ async fn the_sample_stops_at_a_red_test_and_ends_green() -> Result<()> {
             "a running run is in progress"
         );
         the_pod_holds_no_more_than_it_needs(&namespace).await?;
-        let run = namespace.ended(sample::RUN, 240).await?;
-        ensure!(
-            phase(&run) == Some(Phase::Succeeded),
-            "it ended as {:?}",
-            phase(&run)
-        );
+        let run = namespace
+            .ended_as(sample::RUN, Phase::Succeeded, 240)
+            .await?;
         ensure!(
             kubectl::kstatus(&run).await? == "Current",
             "kstatus calls it {}",

@@ -15,7 +15,7 @@ use sopwith_crds::{
 use sopwith_e2e::{
     fixture, kubectl,
     llm_server::{API_KEY, LlmServer},
-    namespace::{Namespace, in_namespace, phase},
+    namespace::{Namespace, in_namespace},
     repository, sample,
 };
 use std::{ffi::OsStr, fs, net::IpAddr};
@@ -155,12 +155,9 @@ async fn the_cassette_served_over_tls_and_sse_gives_the_same_result() -> Result<
         speak_to(&mut objects, &server)?;
         namespace.apply(peers(&server)?).await?;
         namespace.apply(objects).await?;
-        let over_tls = namespace.ended(sample::RUN, 300).await?;
-        ensure!(
-            phase(&over_tls) == Some(Phase::Succeeded),
-            "it ended as {:?}",
-            phase(&over_tls)
-        );
+        let over_tls = namespace
+            .ended_as(sample::RUN, Phase::Succeeded, 300)
+            .await?;
         ensure!(
             server.answered() == 24,
             "{} requests reached the server",

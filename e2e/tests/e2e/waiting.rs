@@ -4,7 +4,7 @@ use anyhow::{Context as _, Result, ensure};
 use sopwith_crds::{AgentRun, conditions, status::Phase};
 use sopwith_e2e::{
     fixture, kubectl,
-    namespace::{Namespace, in_namespace, phase},
+    namespace::{Namespace, in_namespace},
     sample,
 };
 
@@ -41,12 +41,7 @@ async fn a_wrong_sop_is_named_with_those_there_and_the_run_goes_on_when_it_appea
             "{message}"
         );
         namespace.apply_fixture("small/sop.yaml").await?;
-        let run = namespace.ended("hello", 120).await?;
-        ensure!(
-            phase(&run) == Some(Phase::Succeeded),
-            "it ended as {:?}",
-            phase(&run)
-        );
+        namespace.ended_as("hello", Phase::Succeeded, 120).await?;
         Ok(())
     })
     .await
@@ -60,12 +55,7 @@ async fn a_missing_policy_is_named_and_the_run_goes_on_when_it_appears() -> Resu
         let message = not_ready(&namespace, "hello", "PolicyNotFound").await?;
         ensure!(message.contains("\"default\""), "{message}");
         namespace.apply_fixture("small/policy.yaml").await?;
-        let run = namespace.ended("hello", 120).await?;
-        ensure!(
-            phase(&run) == Some(Phase::Succeeded),
-            "it ended as {:?}",
-            phase(&run)
-        );
+        namespace.ended_as("hello", Phase::Succeeded, 120).await?;
         Ok(())
     })
     .await
@@ -103,14 +93,8 @@ async fn a_missing_secret_is_named_and_the_run_goes_on_when_it_appears() -> Resu
 async fn an_image_that_is_not_there_is_named() -> Result<()> {
     in_namespace("no-image", async |namespace| {
         namespace.apply_fixture("small/policy.yaml").await?;
-        let mut objects =
-            fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/sop.yaml"))?;
-        sample::change(
-            &mut objects,
-            "SopDefinition",
-            "workbench-python:dev",
-            "workbench-python:never-built",
-        )?;
+        let objects =
+            sample::small_sop_with("workbench-python:dev", "workbench-python:never-built")?;
         namespace.apply(objects).await?;
         namespace.apply_fixture("small/run.yaml").await?;
         let message = not_ready(&namespace, "hello", "ImageUnavailable").await?;
@@ -127,11 +111,7 @@ async fn an_image_that_is_not_there_is_named() -> Result<()> {
 async fn an_image_that_the_policy_does_not_allow_is_refused() -> Result<()> {
     in_namespace("denied-image", async |namespace| {
         namespace.apply_fixture("small/policy.yaml").await?;
-        let mut objects =
-            fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/sop.yaml"))?;
-        sample::change(
-            &mut objects,
-            "SopDefinition",
+        let objects = sample::small_sop_with(
             "localhost/sopwith/workbench-python:dev",
             "example.com/toolbox:1",
         )?;

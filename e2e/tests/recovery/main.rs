@@ -11,7 +11,7 @@ use sopwith_crds::{
 use sopwith_e2e::{
     OPERATOR_NAMESPACE,
     kubectl::kubectl,
-    namespace::{Namespace, in_namespace_with_harm, phase},
+    namespace::{Namespace, in_namespace_with_harm},
     sample,
 };
 
@@ -38,12 +38,7 @@ async fn an_operator_that_is_killed_loses_and_doubles_nothing() -> Result<()> {
                     })
                     .await?;
                 broken.kill_operator().await?;
-                let run = broken.ended(sample::RUN, 180).await?;
-                ensure!(
-                    phase(&run) == Some(Phase::Succeeded),
-                    "it ended as {:?}",
-                    phase(&run)
-                );
+                let run = broken.ended_as(sample::RUN, Phase::Succeeded, 180).await?;
                 ensure!(
                     sample::results(&run)? == expected,
                     "killed at {name}, it ended differently"
