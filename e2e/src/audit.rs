@@ -11,15 +11,20 @@ pub fn path() -> Option<PathBuf> {
         .filter(|path| path.exists())
 }
 
-/// Counts the writes that a user made to the objects of a namespace, by `verb resource[/subresource]`.
-pub fn writes(user: &str, namespace: &str, resources: &[&str]) -> Result<BTreeMap<String, usize>> {
+/// Every record of the log.
+pub fn records() -> Result<Vec<Value>> {
     let path = path().context("no audit log: SOPWITH_AUDIT_LOG is not set (e2e/cluster/env.sh)")?;
     let text = fs::read_to_string(path)?;
-    let mut counts = BTreeMap::new();
-    for record in text
+    let records = text
         .lines()
-        .filter_map(|line| serde_json::from_str::<Value>(line).ok())
-    {
+        .filter_map(|line| serde_json::from_str(line).ok());
+    Ok(records.collect())
+}
+
+/// Counts the writes that a user made to the objects of a namespace, by `verb resource[/subresource]`.
+pub fn writes(user: &str, namespace: &str, resources: &[&str]) -> Result<BTreeMap<String, usize>> {
+    let mut counts = BTreeMap::new();
+    for record in records()? {
         let field = |pointer: &str| {
             record
                 .pointer(pointer)

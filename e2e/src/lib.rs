@@ -3,6 +3,7 @@
 
 pub mod audit;
 pub mod fixture;
+pub mod fuzz;
 pub mod kubectl;
 pub mod llm_server;
 pub mod namespace;

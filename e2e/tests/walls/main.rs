@@ -1,0 +1,4 @@
+//! What is held back: attempts of people, of runs, and of the code that models write. Each fails or is contained.
+
+mod fuzz;
+mod rights;
