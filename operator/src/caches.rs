@@ -4,6 +4,7 @@ use futures::{Stream, StreamExt, TryStreamExt};
 use k8s_openapi::api::{batch::v1::Job, core::v1};
 use kube::{
     Api, Client, Resource, ResourceExt,
+    core::NamespaceResourceScope,
     runtime::{
         WatchStreamExt,
         reflector::{self, ObjectRef, Store},
@@ -60,14 +61,45 @@ impl Caches {
 /// A watch that has not been started: it fills its cache while it is polled, and yields what changed.
 pub type Watch<K> = futures::stream::BoxStream<'static, Result<watcher::Event<K>, watcher::Error>>;
 
+/// Where the operator looks for runs and what belongs to them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Scope {
+    /// In every namespace.
+    #[default]
+    Cluster,
+    /// In this namespace only: no right is needed in any other.
+    Namespace(String),
+}
+
+impl Scope {
+    /// The objects of a kind within it.
+    pub fn api<K>(&self, client: &Client) -> Api<K>
+    where
+        K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+    {
+        match self {
+            Self::Cluster => Api::all(client.clone()),
+            Self::Namespace(name) => Api::namespaced(client.clone(), name),
+        }
+    }
+
+    /// Whether a namespace lies within it.
+    pub fn covers(&self, namespace: &str) -> bool {
+        match self {
+            Self::Cluster => true,
+            Self::Namespace(name) => name == namespace,
+        }
+    }
+}
+
 /// Watches all objects of a kind that the operator reconciles or reads.
-pub fn watch<K>(client: &Client, config: watcher::Config, filled: &Filled) -> (Store<K>, Watch<K>)
+pub fn watch<K>(api: Api<K>, config: watcher::Config, filled: &Filled) -> (Store<K>, Watch<K>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store();
     let filled = filled.0.clone();
-    let stream = watcher(Api::<K>::all(client.clone()), config)
+    let stream = watcher(api, config)
         .default_backoff()
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)

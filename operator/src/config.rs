@@ -1,5 +1,6 @@
 //! What the operator is told at its start.
 
+use crate::caches::Scope;
 use clap::Parser;
 use std::net::SocketAddr;
 
@@ -13,6 +14,13 @@ pub struct Config {
     /// Name of the operator's own pod, shown as the reporter of events.
     #[arg(long, env = "POD_NAME")]
     pub pod_name: Option<String>,
+    /// The one namespace whose runs, procedures and policies are served; all, if unset.
+    #[arg(
+        long,
+        env = "SOPWITH_WATCH_NAMESPACE",
+        value_parser = clap::builder::NonEmptyStringValueParser::new()
+    )]
+    pub watch_namespace: Option<String>,
     /// Where reports and artifacts are kept.
     #[arg(
         long,
@@ -72,6 +80,13 @@ pub enum LogFormat {
 }
 
 impl Config {
+    /// Where the operator looks for runs.
+    pub fn scope(&self) -> Scope {
+        self.watch_namespace
+            .clone()
+            .map_or(Scope::Cluster, Scope::Namespace)
+    }
+
     /// The gateway's address as runners see it.
     pub fn gateway_url(&self) -> String {
         format!(

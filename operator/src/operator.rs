@@ -1,7 +1,7 @@
 //! Puts the parts together: watches, controllers, gateway, health; and takes them down in order.
 
 use crate::{
-    caches::{self, Caches, Filled, Watch, concerning, run_of, run_of_refusal, watch},
+    caches::{self, Caches, Filled, Scope, Watch, concerning, run_of, run_of_refusal, watch},
     config::Config,
     gateway::{
         Authenticator, Gateway, GatewayTls, Inbox, KubeBinding, KubeReviewer, TlsError, router,
@@ -110,7 +110,8 @@ pub async fn run(config: Config, end: signal::Receiver<bool>) -> Result<(), Star
         usage: signal::Sender::new(0),
         end,
     };
-    let (caches, watches) = watch_all(&client);
+    let scope = config.scope();
+    let (caches, watches) = watch_all(&client, &scope);
     let kinds = Arc::new(kinds::Context {
         client: client.clone(),
         caches: caches.clone(),
@@ -139,7 +140,7 @@ pub async fn run(config: Config, end: signal::Receiver<bool>) -> Result<(), Star
         memory: Memory::default(),
         changed: signals.phases.clone(),
     });
-    let sweeping = sweep_always(store.clone(), client.clone(), config.retention_days);
+    let sweeping = sweep_always(store.clone(), client.clone(), scope, config.retention_days);
     let gateway = Gateway {
         auth: Authenticator::new(Arc::new(KubeReviewer::new(client.clone()))),
         binding: Arc::new(KubeBinding {
@@ -202,15 +203,15 @@ async fn connect() -> Result<Client, StartError> {
     Ok(Client::try_from(config)?)
 }
 
-fn watch_all(client: &Client) -> (Caches, Watches) {
+fn watch_all(client: &Client, scope: &Scope) -> (Caches, Watches) {
     let all = watcher::Config::default;
     let filled = Filled::default();
-    let (runs, watch_runs) = watch(client, all(), &filled);
-    let (jobs, watch_jobs) = watch(client, caches::of_runs(), &filled);
-    let (pods, watch_pods) = watch(client, caches::of_runs(), &filled);
-    let (refusals, watch_refusals) = watch(client, caches::refusals(), &filled);
-    let (sops, watch_sops) = watch(client, all(), &filled);
-    let (policies, watch_policies) = watch(client, all(), &filled);
+    let (runs, watch_runs) = watch(scope.api(client), all(), &filled);
+    let (jobs, watch_jobs) = watch(scope.api(client), caches::of_runs(), &filled);
+    let (pods, watch_pods) = watch(scope.api(client), caches::of_runs(), &filled);
+    let (refusals, watch_refusals) = watch(scope.api(client), caches::refusals(), &filled);
+    let (sops, watch_sops) = watch(scope.api(client), all(), &filled);
+    let (policies, watch_policies) = watch(scope.api(client), all(), &filled);
     let caches = Caches {
         runs,
         jobs,

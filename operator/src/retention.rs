@@ -2,9 +2,12 @@
 //!
 //! A sweep looks at the store and the API server only, so that it also finds what was deleted while no operator was there.
 
-use crate::store::{Store, StoreError};
+use crate::{
+    caches::Scope,
+    store::{Store, StoreError},
+};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
-use kube::{Api, Client, ResourceExt, api::ListParams};
+use kube::{Client, ResourceExt, api::ListParams};
 use sopwith_crds::AgentRun;
 use std::{collections::BTreeSet, time::Duration};
 
@@ -21,11 +24,11 @@ enum SweepError {
 }
 
 /// Sweeps at once and then every few hours, for as long as the process lives.
-pub(crate) async fn sweep_always(store: Store, client: Client, days: u32) {
+pub(crate) async fn sweep_always(store: Store, client: Client, scope: Scope, days: u32) {
     let mut turns = tokio::time::interval(EVERY);
     loop {
         turns.tick().await;
-        match sweep(&store, client.clone(), days, Timestamp::now()).await {
+        match sweep(&store, &client, &scope, days, Timestamp::now()).await {
             Ok(0) => {}
             Ok(runs) => tracing::info!(runs, days, "swept what deleted runs had left"),
             Err(error) => tracing::warn!(%error, "a sweep was not finished"),
@@ -35,23 +38,34 @@ pub(crate) async fn sweep_always(store: Store, client: Client, days: u32) {
 
 async fn sweep(
     store: &Store,
-    client: Client,
+    client: &Client,
+    scope: &Scope,
     days: u32,
     now: Timestamp,
 ) -> Result<usize, SweepError> {
     // The store first: a run that is created in between is not in this list.
     let kept = store.runs().await?;
-    let runs: Api<AgentRun> = Api::all(client);
+    let runs = scope.api::<AgentRun>(client);
     let alive = runs.list_metadata(&ListParams::default()).await?;
     let alive: BTreeSet<String> = alive.iter().filter_map(ResourceExt::uid).collect();
     let mut swept = 0;
     for (uid, newest) in kept {
-        if !alive.contains(&uid) && is_over(newest, days, now) {
+        let over = !alive.contains(&uid) && is_over(newest, days, now);
+        if over && is_ours(store, scope, &uid).await? {
             store.delete_run(&uid).await?;
             swept += 1;
         }
     }
     Ok(swept)
+}
+
+/// Whether a run is one of those that would be listed if it lived: another operator may keep its runs in the same store.
+async fn is_ours(store: &Store, scope: &Scope, uid: &str) -> Result<bool, StoreError> {
+    if *scope == Scope::Cluster {
+        return Ok(true);
+    }
+    let meta = store.meta(uid).await?;
+    Ok(meta.is_some_and(|meta| scope.covers(&meta.namespace)))
 }
 
 /// Whether what was last written then has been kept for so many days.
@@ -62,7 +76,34 @@ fn is_over(newest: Timestamp, days: u32, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::RunMeta;
     use rstest::rstest;
+
+    #[rstest]
+    #[case::of_all_namespaces(Scope::Cluster, Some("shop"), true)]
+    #[case::of_all_namespaces_and_unnamed(Scope::Cluster, None, true)]
+    #[case::of_the_watched_namespace(Scope::Namespace("shop".into()), Some("shop"), true)]
+    #[case::of_another_namespace(Scope::Namespace("shop".into()), Some("bank"), false)]
+    #[case::of_nobody_knows_which(Scope::Namespace("shop".into()), None, false)]
+    #[tokio::test]
+    async fn only_runs_that_would_be_seen_alive_are_swept(
+        #[case] scope: Scope,
+        #[case] namespace: Option<&str>,
+        #[case] ours: bool,
+    ) {
+        let folder = tempfile::tempdir().unwrap();
+        let url = url::Url::from_directory_path(folder.path()).unwrap();
+        let store = Store::open(url.as_str()).unwrap();
+        if let Some(namespace) = namespace {
+            let meta = RunMeta {
+                namespace: namespace.into(),
+                name: "one".into(),
+                uid: "uid-1".into(),
+            };
+            store.put_meta(&meta).await.unwrap();
+        }
+        assert_eq!(is_ours(&store, &scope, "uid-1").await.unwrap(), ours);
+    }
 
     #[rstest]
     #[case::written_now("2026-01-31T00:00:00Z", false)]

@@ -127,6 +127,16 @@ impl Store {
         }
     }
 
+    /// Whose run it is; none where no batch of it was stored.
+    pub async fn meta(&self, uid: &str) -> Result<Option<RunMeta>, StoreError> {
+        let path = run_path(uid)?.join("meta.json");
+        let Some(bytes) = self.read(&path).await? else {
+            return Ok(None);
+        };
+        let meta = serde_json::from_slice(&bytes).map_err(|e| damaged(&path, &e))?;
+        Ok(Some(meta))
+    }
+
     /// Every run of which something is kept, with the time of the last write.
     pub async fn runs(&self) -> Result<Vec<(String, Timestamp)>, StoreError> {
         let mut runs = Vec::new();
