@@ -134,7 +134,7 @@ pub struct AgentRunSpec {
     #[schemars(extend("maxProperties" = 32))]
     pub features: BTreeMap<String, bool>,
     /// Money the run may spend, in US dollars, as a decimal string (MetaGPT: investment). Default: "3.0".
-    /// May be raised while the run is alive.
+    /// May be raised while the run is alive, by those who may approve.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub investment: Option<Money>,
     /// Passes forward through the procedure; every backtrack begins a new one (MetaGPT: n-round).
@@ -172,7 +172,8 @@ pub struct AgentRunSpec {
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub parameters: BTreeMap<String, String>,
-    /// Who asked for the run. Admission proves it: it must be the name of the user who creates the object.
+    /// Who asked for the run. Admission proves it: left out, or the name of the user who creates the object, as
+    /// `kubectl auth whoami` shows it. Left out, nobody can be told apart from who approves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 256))]
     pub requested_by: Option<String>,
@@ -186,7 +187,8 @@ pub struct AgentRunSpec {
     /// Ends the run. Cannot be taken back.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<bool>,
-    /// Decisions of people on gates that wait. Entries can be added, never changed or removed.
+    /// Decisions of people on gates that wait. One can be added at a time, none at creation; none can be changed or removed.
+    /// Their order means nothing.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["step", "gate", "attempt", "by"])))]
     pub decisions: Vec<Decision>,
@@ -213,7 +215,7 @@ pub struct AgentRunSpec {
 #[schemars(transform = crate::leave_description_to_fields)]
 pub struct LocalRef {
     /// Name of the object.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = crate::OBJECT_NAME))]
     pub name: String,
 }
 
@@ -231,10 +233,10 @@ pub struct ValueSource {
 #[schemars(transform = crate::leave_description_to_fields)]
 pub struct KeyRef {
     /// Name of the object.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = crate::OBJECT_NAME))]
     pub name: String,
     /// Key in its data.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = r"^[-._a-zA-Z0-9]+$"))]
     pub key: String,
 }
 
@@ -326,7 +328,7 @@ pub struct ProjectSource {
     pub git: Option<GitSource>,
     /// Name of a finished AgentRun in the same namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = crate::OBJECT_NAME))]
     pub run: Option<String>,
     /// Digest of an archive that was uploaded to the gateway, `sha256:` and 64 hexadecimal digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -370,7 +372,7 @@ pub struct GitDelivery {
 #[schemars(transform = crate::leave_description_to_fields)]
 pub struct RecoverFrom {
     /// Name of an AgentRun in the same namespace.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = crate::OBJECT_NAME))]
     pub run: String,
     /// A step that it finished. Default: its last one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -408,7 +410,7 @@ pub struct Decision {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 2048))]
     pub reason: Option<String>,
-    /// When, RFC 3339.
+    /// When, RFC 3339, by the clock of who decided. What counts is when the operator saw it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 40))]
     pub at: Option<String>,

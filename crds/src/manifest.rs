@@ -77,6 +77,18 @@ fn spec_rules(fields: &[String]) -> Vec<ValidationRule> {
             "spec.decisions can be added to, but no decision can be changed or removed",
         ),
         rule(
+            "(has(self.decisions) ? self.decisions.size() : 0) <= (has(oldSelf.decisions) ? oldSelf.decisions.size() : 0) + 1",
+            "spec.decisions takes one more decision in a request, as each is proven against who makes the request",
+        ),
+        ValidationRule {
+            // Rules with a plain oldSelf are not asked when an object is created.
+            optional_old_self: Some(true),
+            ..rule(
+                "oldSelf.hasValue() || !has(self.decisions) || self.decisions.size() == 0",
+                "spec.decisions must be empty in a new AgentRun: nothing waits for a decision yet",
+            )
+        },
+        rule(
             "(has(oldSelf.investment) ? has(self.investment) && double(self.investment) >= double(oldSelf.investment) : !has(self.investment) || double(self.investment) >= 3.0)",
             "spec.investment may be raised, not lowered or removed (unset means 3.0)",
         ),

@@ -132,7 +132,7 @@ pub struct Parameter {
 #[serde(rename_all = "camelCase")]
 pub struct ConfigMapRef {
     /// Name of the ConfigMap.
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = crate::OBJECT_NAME))]
     pub config_map: String,
 }
 
