@@ -1,6 +1,7 @@
 //! Support for the tests against a real cluster: namespaces, fixtures, waits that explain themselves, and peers that
 //! a run speaks to.
 
+pub mod api_proxy;
 pub mod audit;
 pub mod fixture;
 pub mod fuzz;
