@@ -35,10 +35,16 @@ enum Command {
         /// Directory that holds the work tree, the commands' home and their temporary files.
         #[arg(long, value_name = "DIR", default_value = workbench::DEFAULT_ROOT)]
         root: PathBuf,
-        /// A further directory of the container that commands can write to (its /tmp, /dev/shm), emptied whenever a
-        /// fresh tree is laid out; may be repeated.
+        /// A further directory or file of the container that commands can write to (its /tmp, /dev/shm), emptied
+        /// whenever a fresh tree is laid out; may be repeated.
         #[arg(long, value_name = "DIR")]
         scratch: Vec<PathBuf>,
+        /// Most processes and threads that this user may have on this machine while a command runs.
+        #[arg(long, value_name = "COUNT")]
+        max_processes: Option<u64>,
+        /// Most mebibytes that a command may have on disk in all those places together; beyond, it is ended.
+        #[arg(long, value_name = "MIB")]
+        max_disk: Option<u64>,
         /// Give up when nobody listens after this many seconds; without it, try until told to end.
         #[arg(long, value_name = "SECONDS")]
         connect_seconds: Option<u64>,
@@ -79,11 +85,17 @@ fn main() -> anyhow::Result<ExitCode> {
             socket,
             root,
             scratch,
+            max_processes,
+            max_disk,
             connect_seconds,
         } => workbench::serve(&workbench::ServerOptions {
             socket,
             root,
             scratch,
+            limits: workbench::Limits {
+                processes: max_processes,
+                disk_bytes: max_disk.map(|mebibytes| mebibytes.saturating_mul(1 << 20)),
+            },
             connect_within: connect_seconds.map(std::time::Duration::from_secs),
         })?,
         Command::Run => {

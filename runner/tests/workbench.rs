@@ -338,6 +338,20 @@ for name, number in dict(pidfd_send_signal=424, io_uring_setup=425, pidfd_open=4
 refused('clone of a user namespace', numbers['clone'], 0x10000000 | 17, 0, 0, 0, 0)
 if x86:
     assert libc.syscall(0x40000000 | 41, 2, 1, 0) == -1 and ctypes.get_errno() == errno.ENOSYS, 'x32 socket'
+import fcntl
+reading, writing = os.pipe()
+for name, order in {
+    'fcntl F_SETOWN of the server': lambda: fcntl.fcntl(reading, fcntl.F_SETOWN, server),
+    'fcntl F_SETOWN of its group': lambda: fcntl.fcntl(reading, fcntl.F_SETOWN, -server),
+    'fcntl F_SETOWN_EX': lambda: fcntl.fcntl(reading, 15, b'\1\0\0\0' * 2),
+    'ioctl FIOSETOWN': lambda: fcntl.ioctl(reading, 0x8901, b'\1\0\0\0'),
+    'ioctl SIOCSPGRP': lambda: fcntl.ioctl(reading, 0x8902, b'\1\0\0\0'),
+}.items():
+    try: order(); print('not refused:', name)
+    except PermissionError: pass
+fcntl.fcntl(reading, fcntl.F_SETOWN, os.getpid())
+for name, number in (dict(shmget=29, semget=64, msgget=68, mq_open=240) if x86 else dict(shmget=194, semget=190, msgget=186, mq_open=180)).items():
+    if libc.syscall(number, 0, 4096, 0o1600, 0) != -1 or ctypes.get_errno() != errno.ENOSYS: print('not refused:', name)
 child = subprocess.Popen(['sleep', '300'])
 child.terminate()
 print(child.wait() == -signal.SIGTERM)
@@ -437,7 +451,7 @@ os.symlink('{outside}', 'dir-link'); os.symlink('{outside}/secret', 'link')
 os.mkfifo('pipe'); socket.socket(socket.AF_UNIX).bind('sock')
 for d in ('.git', 'sub/.git/hooks', 'sub/.GIT'): os.makedirs(d)
 for f in ('.git/config', 'sub/.git/hooks/x', 'sub/.GIT/x', 'new\nline', b'\xff', 'good', 'sub/.gitignore'): open(f, 'w').write('x')
-os.truncate('good', 1); open('huge', 'w').truncate(2 << 30)
+os.truncate('good', 1); open('huge', 'w').truncate(1 << 30)
 ",
         outside = outside.path().display()
     );
@@ -769,6 +783,60 @@ async fn as_pid_1_it_ends_all_others_and_cannot_be_ended_by_them() {
     assert!(scratch.join("left").exists());
     workbench.lay(vec![], true).await.unwrap();
     assert_eq!(std::fs::read_dir(&scratch).unwrap().count(), 0);
+    drop(workbench);
+    assert!(wait_for(|| server.try_wait().unwrap()).await.success());
+}
+
+#[tokio::test]
+async fn what_takes_too_much_room_is_ended_and_its_files_are_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let [socket, root, log] =
+        ["workbench.sock", "root", "log"].map(|name| directory.path().join(name));
+    std::fs::write(&log, "").unwrap();
+    let listener = Listener::bind(&socket).unwrap();
+    let mut server = Command::new(RUNNER)
+        .args(["workbench", "--max-disk", "8"])
+        .args(["--socket".as_ref(), socket.as_os_str()])
+        .args(["--root".as_ref(), root.as_os_str()])
+        .args(["--scratch".as_ref(), log.as_os_str()])
+        .spawn()
+        .unwrap();
+    let workbench = listener.accept(Duration::from_secs(10)).await.unwrap();
+    let python = |code: &str| request(&["python3", "-c", code]);
+    let fills =
+        "import time\nwhile True: open(str(time.monotonic_ns()), 'wb').write(b'x' * 100_000)";
+    let at_the_end = "open(HOME + '/big', 'wb').write(b'x' * 9_000_000)"
+        .replace("HOME", "__import__('os').environ['HOME']");
+    let many = "for i in range(3000): open(str(i), 'w')";
+    let elsewhere = format!("open({:?}, 'wb').write(b'x' * 9_000_000)", log.display());
+    for code in [fills, &at_the_end, many, &elsewhere] {
+        let started = Instant::now();
+        let exit = workbench.run(python(code)).await.unwrap().exit;
+        assert!(
+            matches!(&exit, Exit::Exceeded(what) if what.contains("more than 8 MiB on disk")),
+            "{code}: {exit:?}"
+        );
+        assert!(started.elapsed() < Duration::from_secs(20));
+        assert_eq!(
+            workbench.fetch(fetch(&["**"])).await.unwrap(),
+            Fetched::default()
+        );
+        assert_eq!(std::fs::metadata(&log).unwrap().len(), 0);
+    }
+    let sparse = "open('sparse', 'wb').truncate(1 << 30); print(end='fits')";
+    let result = workbench.run(python(sparse)).await.unwrap();
+    assert_eq!(
+        (result.exit, result.stdout.text().as_str()),
+        (Exit::Code(0), "fits")
+    );
+    let larger = "open('larger', 'wb').truncate((1 << 30) + 1)";
+    let result = workbench.run(python(larger)).await.unwrap();
+    assert_eq!(result.exit, Exit::Code(1));
+    assert!(
+        result.stderr.text().contains("File too large"),
+        "{}",
+        result.stderr.text()
+    );
     drop(workbench);
     assert!(wait_for(|| server.try_wait().unwrap()).await.success());
 }

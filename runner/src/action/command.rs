@@ -10,7 +10,7 @@ use sopwith_crds::{
 
 use crate::{
     context::SharedTree,
-    gate::{Observation, Ran, ReportFile, canonical},
+    gate::{Observation, Ran, ReportFile, canonical, described},
     tree::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES},
     workbench::{CommandRequest, Exit, FetchRequest, Mode, WorkFile, Workbench, WorkbenchError},
 };
@@ -116,14 +116,12 @@ pub async fn act(
             );
             return Err(CommandError::Failed(FailureReason::StepTimeout, message));
         }
-        exit => {
-            let how = match exit {
-                Exit::Code(code) => format!("exited with {code}"),
-                Exit::Signal(signal) => format!("was ended by signal {signal}"),
-                Exit::NotFound(why) => format!("could not be started: {why}"),
-                Exit::TimedOut => String::new(),
-            };
-            let message = format!("`{program}` {how}\n{}", canonical(&ran.output));
+        _ => {
+            let message = format!(
+                "`{program}` {}\n{}",
+                described(&ran),
+                canonical(&ran.output)
+            );
             return Err(CommandError::Failed(
                 FailureReason::GateFailed,
                 message.trim_end().to_owned(),

@@ -62,7 +62,7 @@ const fn code(exit: &Exit) -> i64 {
     match exit {
         Exit::Code(code) => *code as i64,
         Exit::Signal(signal) => 128 + *signal as i64,
-        Exit::TimedOut => 124,
+        Exit::TimedOut | Exit::Exceeded(_) => 124,
         Exit::NotFound(_) => 127,
     }
 }
@@ -195,7 +195,7 @@ fn seen(parsed: &Parsed) -> Value {
     }
 }
 
-fn described(ran: &Ran) -> String {
+pub(crate) fn described(ran: &Ran) -> String {
     match &ran.exit {
         Exit::Code(code) => format!("exited with {code}"),
         Exit::Signal(signal) => format!("was ended by signal {signal}"),
@@ -203,6 +203,7 @@ fn described(ran: &Ran) -> String {
             "was still running after its {} seconds and was killed",
             ran.seconds
         ),
+        Exit::Exceeded(what) => format!("was killed: {what}"),
         Exit::NotFound(why) => format!("could not be started: {why}"),
     }
 }

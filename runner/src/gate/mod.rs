@@ -10,6 +10,7 @@ mod judging;
 mod junit;
 
 pub use canonical::canonical;
+pub(crate) use command::described;
 pub use command::{Observation, Ran, ReportFile, judge as judge_command};
 
 use std::collections::BTreeMap;

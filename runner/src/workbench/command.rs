@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::confine::Confinement;
 use super::connection::{Connection, End, ready, wait};
 use super::kernel;
+use super::limits::{DiskWatch, Excess, Limits};
 use super::output::{Captured, Keeper};
 use super::process::{KillError, Reaped, kill_rest, reap};
 use super::protocol::{CommandRequest, Exit, Request, Usage};
@@ -23,6 +23,13 @@ use super::tree::Workspace;
 const MAX_OUTPUT: u64 = 64 << 20;
 /// Where programs are looked for if the image does not say.
 const DEFAULT_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What holds commands.
+#[derive(Debug, Clone)]
+pub(super) struct Bounds {
+    pub(super) confinement: Confinement,
+    pub(super) limits: Limits,
+}
 
 /// Why a command has no outcome.
 #[derive(Debug, thiserror::Error)]
@@ -51,13 +58,13 @@ pub(super) struct Outcome {
 pub(super) fn run(
     connection: &mut Connection,
     workspace: &Workspace,
-    confinement: &Confinement,
+    bounds: &Bounds,
     request: &CommandRequest,
 ) -> Result<Outcome, CommandError> {
     let limit = usize::try_from(request.output_limit_bytes.min(MAX_OUTPUT)).unwrap_or(0);
     let (stdout, stdout_end) = Stream::open(limit).map_err(|e| refused("open a pipe", &e))?;
     let (stderr, stderr_end) = Stream::open(limit).map_err(|e| refused("open a pipe", &e))?;
-    let mut command = prepare(workspace, confinement, request)?;
+    let mut command = prepare(workspace, bounds, request)?;
     command.stdout(stdout_end).stderr(stderr_end);
     let started = Instant::now();
     let spawned = command.spawn();
@@ -72,6 +79,8 @@ pub(super) fn run(
         streams: [stdout, stderr],
         status: None,
         usage: Usage::default(),
+        disk: DiskWatch::new(workspace.places(), bounds.limits),
+        excess: None,
     };
     let watched = running.watch(connection, started, request.timeout);
     running.usage.wall_seconds = started.elapsed().as_secs_f64();
@@ -83,12 +92,21 @@ pub(super) fn run(
         note(*pid, status, usage, ended);
     })?;
     watched?;
+    // Also what it did at the end, between two looks.
+    let excess = running.excess.or_else(|| running.disk.look());
+    if excess.is_some() {
+        // Before the kubelet looks.
+        workspace.lay(&[], true).map_err(CommandError::Refused)?;
+    }
     // Everything is dead, so what the pipes hold now is the rest.
     for stream in &mut running.streams {
         stream.read_available();
     }
     let [stdout, stderr] = running.streams.map(|stream| stream.keeper.finish());
     let exit = match running.status {
+        _ if excess.is_some() => {
+            Exit::Exceeded(excess.map(|it| it.to_string()).unwrap_or_default())
+        }
         _ if timed_out => Exit::TimedOut,
         Some(status) if libc::WIFSIGNALED(status) => Exit::Signal(libc::WTERMSIG(status)),
         Some(status) => Exit::Code(libc::WEXITSTATUS(status)),
@@ -107,6 +125,8 @@ struct Running {
     streams: [Stream; 2],
     status: Option<libc::c_int>,
     usage: Usage,
+    disk: DiskWatch,
+    excess: Option<Excess>,
 }
 
 impl Running {
@@ -123,7 +143,11 @@ impl Running {
             if left.is_zero() {
                 return Ok(());
             }
-            let pause = if more { Duration::ZERO } else { left };
+            let pause = if more {
+                Duration::ZERO
+            } else {
+                self.disk.pause().map_or(left, |pause| pause.min(left))
+            };
             let [from_runner, signalled] = {
                 let mut descriptors = vec![
                     PollFd::new(connection.as_fd(), PollFlags::POLLIN),
@@ -155,6 +179,10 @@ impl Running {
             if self.status.is_some() {
                 return Ok(());
             }
+            self.excess = self.disk.look_if_due();
+            if self.excess.is_some() {
+                return Ok(());
+            }
         }
     }
 }
@@ -177,7 +205,7 @@ fn note(
 
 fn prepare(
     workspace: &Workspace,
-    confinement: &Confinement,
+    bounds: &Bounds,
     request: &CommandRequest,
 ) -> Result<Command, CommandError> {
     let (program, arguments) = request
@@ -207,7 +235,7 @@ fn prepare(
         .env("LANG", "C.UTF-8")
         .envs(&request.env)
         .stdin(stdin(&request.stdin).map_err(|e| refused("hand over stdin", &e))?);
-    kernel::before_exec(&mut command, becoming(directory, confinement.clone()));
+    kernel::before_exec(&mut command, becoming(directory, bounds.clone()));
     Ok(command)
 }
 
@@ -216,7 +244,7 @@ fn prepare(
 /// It inherits that it is not dumpable, so that nobody can attach to it before the exec; an exec makes it dumpable.
 fn becoming(
     directory: OwnedFd,
-    confinement: Confinement,
+    bounds: Bounds,
 ) -> impl FnMut() -> io::Result<()> + Send + Sync + 'static {
     move || {
         nix::unistd::fchdir(&directory)?;
@@ -224,11 +252,12 @@ fn becoming(
         // If the server itself is killed, as PID 1 it takes all with it; elsewhere at least the command goes.
         nix::sys::prctl::set_pdeathsig(Signal::SIGKILL)?;
         SigSet::empty().thread_set_mask()?;
-        setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
+        bounds.limits.set()?;
         // Not in kernels before 5.11. All descriptors of this server close on exec anyway; this is the second lock.
         let _ = kernel::close_others_on_exec();
         // An errno that exec does not have, to tell the two apart.
-        confinement
+        bounds
+            .confinement
             .install()
             .map_err(|_| io::Error::from_raw_os_error(libc::EPROTO))
     }

@@ -38,9 +38,8 @@ impl Confinement {
                 architecture,
             )?
             .try_into()?,
-            // The flags of clone3 are behind a pointer. C libraries fall back to clone when it is not there.
             SeccompFilter::new(
-                BTreeMap::from([(libc::SYS_clone3, vec![])]),
+                ABSENT.iter().map(|call| (*call, vec![])).collect(),
                 SeccompAction::Allow,
                 SeccompAction::Errno(libc::ENOSYS.unsigned_abs()),
                 architecture,
@@ -72,6 +71,17 @@ fn no_x32() -> BpfProgram {
         instruction(0x06, 0, 0, 0x7fff_0000), // allow
     ]
 }
+
+/// Calls that are as if the kernel did not have them.
+const ABSENT: &[i64] = &[
+    // Its flags are behind a pointer. C libraries fall back to clone.
+    libc::SYS_clone3,
+    // What these make outlives every process, and the containers of a pod share it.
+    libc::SYS_shmget,
+    libc::SYS_msgget,
+    libc::SYS_semget,
+    libc::SYS_mq_open,
+];
 
 /// Calls refused whatever their arguments.
 const REFUSED: &[i64] = &[
@@ -127,6 +137,11 @@ const NAMESPACE_FLAGS: [u64; 7] = [
     0x4000_0000,
 ];
 
+/// The command of fcntl(2) that names, behind a pointer, who is signalled when a descriptor is ready.
+const F_SETOWN_EX: u64 = 15;
+/// The requests of ioctl(2) that do the same: `FIOSETOWN` and `SIOCSPGRP`.
+const SET_OWNER: [u64; 2] = [0x8901, 0x8902];
+
 /// Calls whose argument of this index is a process id that must not be a protected one.
 const NAMING_A_PROCESS: &[(i64, u8)] = &[
     (libc::SYS_kill, 0),
@@ -145,37 +160,59 @@ const NAMING_A_PROCESS: &[(i64, u8)] = &[
 ];
 
 fn refused(protected: &[u32]) -> Result<BTreeMap<i64, Vec<SeccompRule>>, ConfineError> {
-    let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        REFUSED.iter().map(|call| (*call, vec![])).collect();
-    let mut refuse = |call: i64, argument: u8, operator: SeccompCmpOp, value: u64| {
-        let condition = SeccompCondition::new(argument, SeccompCmpArgLen::Dword, operator, value)?;
-        let rule = SeccompRule::new(vec![condition])?;
-        rules.entry(call).or_default().push(rule);
-        Ok::<(), ConfineError>(())
-    };
+    use SeccompCmpOp::{Eq, MaskedEq, Ne};
+    let mut rules = Rules(REFUSED.iter().map(|call| (*call, vec![])).collect());
     let unix = libc::AF_UNIX.unsigned_abs().into();
-    refuse(libc::SYS_socket, 0, SeccompCmpOp::Ne, unix)?;
-    refuse(libc::SYS_socketpair, 0, SeccompCmpOp::Ne, unix)?;
+    rules.refuse(libc::SYS_socket, &[(0, Ne, unix)])?;
+    rules.refuse(libc::SYS_socketpair, &[(0, Ne, unix)])?;
     for flag in NAMESPACE_FLAGS {
-        refuse(libc::SYS_clone, 0, SeccompCmpOp::MaskedEq(flag), flag)?;
+        rules.refuse(libc::SYS_clone, &[(0, MaskedEq(flag), flag)])?;
     }
     // Zero is the caller; programs name themselves so.
-    refuse(libc::SYS_prlimit64, 0, SeccompCmpOp::Ne, 0)?;
-    refuse(libc::SYS_move_pages, 0, SeccompCmpOp::Ne, 0)?;
-    refuse(libc::SYS_migrate_pages, 0, SeccompCmpOp::Ne, 0)?;
+    rules.refuse(libc::SYS_prlimit64, &[(0, Ne, 0)])?;
+    rules.refuse(libc::SYS_move_pages, &[(0, Ne, 0)])?;
+    rules.refuse(libc::SYS_migrate_pages, &[(0, Ne, 0)])?;
+    rules.refuse(libc::SYS_fcntl, &[(1, Eq, F_SETOWN_EX)])?;
+    for request in SET_OWNER {
+        rules.refuse(libc::SYS_ioctl, &[(1, Eq, request)])?;
+    }
+    let set_owner = (1, Eq, libc::F_SETOWN.unsigned_abs().into());
     for pid in protected {
         for (call, argument) in NAMING_A_PROCESS {
-            refuse(*call, *argument, SeccompCmpOp::Eq, u64::from(*pid))?;
+            rules.refuse(*call, &[(*argument, Eq, u64::from(*pid))])?;
         }
         // A negative number is a process group.
         let group = u64::from(pid.wrapping_neg());
-        refuse(libc::SYS_kill, 0, SeccompCmpOp::Eq, group)?;
+        rules.refuse(libc::SYS_kill, &[(0, Eq, group)])?;
+        for owner in [u64::from(*pid), group] {
+            rules.refuse(libc::SYS_fcntl, &[set_owner.clone(), (2, Eq, owner)])?;
+        }
     }
     // Everything at once, and everything of this user.
-    refuse(libc::SYS_kill, 0, SeccompCmpOp::Eq, u32::MAX.into())?;
-    refuse(libc::SYS_setpriority, 0, SeccompCmpOp::Eq, 2)?;
-    refuse(libc::SYS_ioprio_set, 0, SeccompCmpOp::Eq, 3)?;
-    Ok(rules)
+    rules.refuse(libc::SYS_kill, &[(0, Eq, u32::MAX.into())])?;
+    rules.refuse(libc::SYS_setpriority, &[(0, Eq, 2)])?;
+    rules.refuse(libc::SYS_ioprio_set, &[(0, Eq, 3)])?;
+    Ok(rules.0)
+}
+
+/// By call, when it is refused; always, where the list is empty.
+struct Rules(BTreeMap<i64, Vec<SeccompRule>>);
+
+impl Rules {
+    /// Refuses a call where all of these hold of its arguments, of which the lower 32 bits count.
+    fn refuse(
+        &mut self,
+        call: i64,
+        conditions: &[(u8, SeccompCmpOp, u64)],
+    ) -> Result<(), ConfineError> {
+        let conditions = conditions.iter().map(|(argument, operator, value)| {
+            let bits = SeccompCmpArgLen::Dword;
+            SeccompCondition::new(*argument, bits, operator.clone(), *value)
+        });
+        let rule = SeccompRule::new(conditions.collect::<Result<_, _>>()?)?;
+        self.0.entry(call).or_default().push(rule);
+        Ok(())
+    }
 }
 
 #[cfg(test)]

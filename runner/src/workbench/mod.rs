@@ -23,6 +23,7 @@ mod command;
 pub mod confine;
 mod connection;
 mod kernel;
+mod limits;
 mod output;
 mod path;
 mod process;
@@ -32,6 +33,7 @@ mod tree;
 mod wire;
 
 pub use client::{Listener, Workbench, WorkbenchError};
+pub use limits::Limits;
 pub use output::Captured;
 pub use path::{PathFault, check_path};
 pub use protocol::{

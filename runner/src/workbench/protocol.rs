@@ -70,6 +70,8 @@ pub enum Exit {
     Signal(i32),
     /// It was still running when its time was over.
     TimedOut,
+    /// It took too much of what it shares with others and was killed; the text says of what. Its files are gone.
+    Exceeded(String),
     /// There is no such program, or it cannot be executed; the text says which and why.
     NotFound(String),
 }

@@ -10,10 +10,11 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::prctl;
 use nix::sys::stat::{Mode as Bits, umask};
 
-use super::command::{self, CommandError, Outcome};
+use super::command::{self, Bounds, CommandError, Outcome};
 use super::confine::{ConfineError, Confinement};
 use super::connection::{Connection, End, Signals, wait};
 use super::kernel;
+use super::limits::Limits;
 use super::process::{KillError, is_init};
 use super::protocol::{Reply, Request, StreamHeader, VERSION, pack, unpack};
 use super::tree::Workspace;
@@ -28,8 +29,11 @@ pub struct ServerOptions {
     pub socket: PathBuf,
     /// Directory for the work tree, the commands' home and their temporary files.
     pub root: PathBuf,
-    /// Further directories in which commands may leave something, emptied with the tree. Never a developer's `/tmp`.
+    /// Further directories and files in which commands may leave something, emptied with the tree. Never a developer's
+    /// `/tmp`.
     pub scratch: Vec<PathBuf>,
+    /// What a command may take.
+    pub limits: Limits,
     /// How long to try to connect; without it, until a signal says to end.
     pub connect_within: Option<Duration>,
 }
@@ -104,7 +108,10 @@ pub fn serve(options: &ServerOptions) -> Result<(), ServerError> {
     let mut server = Server {
         connection: Connection::new(stream, signals)?,
         workspace,
-        confinement,
+        bounds: Bounds {
+            confinement,
+            limits: options.limits,
+        },
     };
     match server.talk() {
         Err(CommandError::End(End::Closed | End::Terminated)) | Ok(()) => Ok(()),
@@ -159,7 +166,7 @@ type Message = (Reply, Vec<Vec<u8>>);
 struct Server {
     connection: Connection,
     workspace: Workspace,
-    confinement: Confinement,
+    bounds: Bounds,
 }
 
 impl Server {
@@ -196,7 +203,7 @@ impl Server {
                 let outcome = command::run(
                     &mut self.connection,
                     &self.workspace,
-                    &self.confinement,
+                    &self.bounds,
                     &request,
                 )?;
                 Ok(Some(ran(outcome)))
@@ -251,6 +258,7 @@ mod tests {
             socket: directory.path().join("none.sock"),
             root: directory.path().to_owned(),
             scratch: vec![],
+            limits: Limits::default(),
             connect_within: Some(Duration::ZERO),
         };
         let signals = Signals::block().unwrap();

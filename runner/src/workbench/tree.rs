@@ -16,7 +16,7 @@ use nix::fcntl::{AtFlags, OFlag, openat, renameat};
 use nix::sys::stat::{
     FchmodatFlags, Mode as Bits, SFlag, fchmod, fchmodat, fstat, fstatat, mkdirat,
 };
-use nix::unistd::{UnlinkatFlags, unlinkat};
+use nix::unistd::{UnlinkatFlags, truncate, unlinkat};
 
 use super::path::{MAX_DEPTH, PathFault, check_name, check_path};
 use super::protocol::{
@@ -31,7 +31,7 @@ const TEMPORARY: &CStr = c"tmp";
 /// Most entries that a fetch looks at.
 const MAX_WALK: usize = 200_000;
 
-const DIRECTORY: OFlag = OFlag::O_RDONLY
+pub(super) const DIRECTORY: OFlag = OFlag::O_RDONLY
     .union(OFlag::O_DIRECTORY)
     .union(OFlag::O_NOFOLLOW)
     .union(OFlag::O_CLOEXEC);
@@ -45,7 +45,7 @@ pub(super) struct Workspace {
 }
 
 impl Workspace {
-    /// Opens the root, which is made if need be; `scratch` are further directories that are emptied with it.
+    /// Opens the root, which is made if need be; `scratch` are further directories and files that are emptied with it.
     pub(super) fn open(path: &Path, scratch: Vec<PathBuf>) -> io::Result<Self> {
         std::fs::create_dir_all(path)?;
         let path = path.canonicalize()?;
@@ -55,6 +55,12 @@ impl Workspace {
             root,
             scratch,
         })
+    }
+
+    /// Every place that commands can write to.
+    pub(super) fn places(&self) -> Vec<PathBuf> {
+        let root = std::iter::once(&self.path);
+        root.chain(&self.scratch).cloned().collect()
     }
 
     pub(super) fn home(&self) -> PathBuf {
@@ -95,12 +101,16 @@ impl Workspace {
     fn empty(&self) -> io::Result<()> {
         empty(&self.root)?;
         for place in &self.scratch {
-            let Ok(place) = nix::fcntl::open(place, DIRECTORY, Bits::empty()) else {
-                continue;
-            };
-            for name in names(&place)? {
-                // What cannot be removed here is not of our user, so no command has made it.
-                let _ = remove(&place, &name);
+            match nix::fcntl::open(place, DIRECTORY, Bits::empty()) {
+                Ok(place) => {
+                    for name in names(&place)? {
+                        // What cannot be removed here is not of our user, so no command has made it.
+                        let _ = remove(&place, &name);
+                    }
+                }
+                // A file that stays, like the container's termination message.
+                Err(Errno::ENOTDIR) => truncate(place, 0)?,
+                Err(_) => {}
             }
         }
         Ok(())
@@ -252,7 +262,7 @@ fn is_directory(parent: &OwnedFd, name: &CStr) -> nix::Result<bool> {
     Ok(kind(found.st_mode) == SFlag::S_IFDIR)
 }
 
-fn kind(mode: libc::mode_t) -> SFlag {
+pub(super) fn kind(mode: libc::mode_t) -> SFlag {
     SFlag::from_bits_truncate(mode & SFlag::S_IFMT.bits())
 }
 
