@@ -17,7 +17,7 @@ bud() { buildah --storage-driver vfs --root "$CACHE/buildah/root" --runroot "$CA
 snapshot() {
   cd "$REPO"
   git ls-files -z --cached --others --exclude-standard -- \
-    Cargo.toml Cargo.lock Dockerfile .dockerignore crds operator runner cli e2e/Cargo.toml e2e/src/lib.rs |
+    Cargo.toml Cargo.lock Dockerfile .dockerignore charts/sopwith/admission crds operator runner cli e2e/Cargo.toml e2e/src/lib.rs |
     while IFS= read -r -d '' file; do
       if [[ -e $file ]]; then printf '%s\0' "$file"; fi
     done |
