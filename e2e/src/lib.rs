@@ -8,6 +8,7 @@ pub mod fuzz;
 pub mod kubectl;
 pub mod llm_server;
 pub mod namespace;
+pub mod operator_process;
 pub mod prometheus;
 pub mod sample;
 

@@ -82,7 +82,8 @@ struct Operator {
 }
 
 impl Namespace {
-    async fn create(client: Client, feature: &str) -> Result<Self> {
+    /// Makes one whose name tells the feature.
+    pub async fn create(client: Client, feature: &str) -> Result<Self> {
         let object: Object = serde_json::from_value(json!({
             "metadata": {
                 "generateName": format!("e2e-{feature}-"),
@@ -96,7 +97,8 @@ impl Namespace {
         Ok(Self { client, name })
     }
 
-    async fn delete(&self) -> Result<()> {
+    /// Deletes it with all that is in it; does not wait for that.
+    pub async fn delete(&self) -> Result<()> {
         Api::<Object>::all(self.client.clone())
             .delete(&self.name, &DeleteParams::background())
             .await?;

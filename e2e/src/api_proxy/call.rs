@@ -157,10 +157,15 @@ mod tests {
 
     #[test]
     fn requests_are_read_as_the_audit_log_would_name_them() {
-        let read = |method, path, query, body: &str| {
+        fn read(
+            method: &str,
+            path: &str,
+            query: &str,
+            body: &str,
+        ) -> (&'static str, String, String, String) {
             let call = Call::read(method, path, query, body.as_bytes());
             (call.verb, call.resource, call.about, call.says)
-        };
+        }
         let said = |verb, resource: &str, about: &str, says: &str| {
             (verb, resource.into(), about.into(), says.into())
         };

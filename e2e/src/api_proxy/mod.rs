@@ -2,6 +2,8 @@
 
 pub mod call;
 pub mod fault;
+#[cfg(test)]
+mod tests;
 mod watched;
 
 use anyhow::{Context as _, Result};
@@ -110,8 +112,15 @@ impl ApiProxy {
     }
 
     /// Whether the fault has happened.
-    pub fn fired(&self) -> bool {
+    pub fn has_fired(&self) -> bool {
         *self.shared.fired.borrow()
+    }
+
+    /// Waits until the fault has happened.
+    pub async fn fired(&self) {
+        let mut fired = self.shared.fired.subscribe();
+        // It cannot fail: `self` keeps the sender.
+        let _ = fired.wait_for(|fired| *fired).await;
     }
 }
 
@@ -156,16 +165,16 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             return Err(Cut);
         }
         Some(Fault::Read(_, AtRead::Refused)) => {
-            shared.has_fired();
+            shared.fire();
             let status = StatusCode::INTERNAL_SERVER_ERROR;
             return Ok(refusal(status, "InternalError"));
         }
         Some(Fault::Read(_, AtRead::Lost)) => {
-            shared.has_fired();
+            shared.fire();
             return Err(Cut);
         }
         Some(Fault::Read(_, AtRead::Slow)) => {
-            shared.has_fired();
+            shared.fire();
             tokio::time::sleep(SLOW).await;
         }
         _ => {}
@@ -180,7 +189,7 @@ async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Result<Respo
             return Err(Cut);
         }
         Some(Fault::Write(_, AtWrite::AnswerLost)) => {
-            shared.has_fired();
+            shared.fire();
             return Err(Cut);
         }
         _ => {}
@@ -214,10 +223,10 @@ impl Shared {
         if let Some(kill) = self.kill.get() {
             kill().await;
         }
-        self.has_fired();
+        self.fire();
     }
 
-    fn has_fired(&self) {
+    fn fire(&self) {
         self.fired.send_replace(true);
     }
 

@@ -72,7 +72,7 @@ async fn happens(
     line: Bytes,
     lines: &Lines,
 ) -> bool {
-    shared.has_fired();
+    shared.fire();
     match what {
         AtEvent::Held => {
             tokio::time::sleep(HELD).await;
