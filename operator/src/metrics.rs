@@ -109,6 +109,7 @@ pub struct Metrics {
     tokens: Family<TokenLabels, Counter>,
     errors: Family<ErrorLabels, Counter>,
     answers: Family<StatusLabels, Counter>,
+    admission: Gauge,
 }
 
 /// How much of a policy's day budget is used.
@@ -144,6 +145,7 @@ impl Default for Metrics {
             tokens: Family::default(),
             errors: Family::default(),
             answers: Family::default(),
+            admission: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -158,6 +160,11 @@ impl Metrics {
             reason: reason.to_owned(),
         };
         self.errors.get_or_create(&labels).inc();
+    }
+
+    /// Notes whether the API server proves who asks for runs and who decides.
+    pub fn admission_enforced(&self, enforced: bool) {
+        self.admission.set(i64::from(enforced));
     }
 
     /// Notes how long an attempt of a step took.
@@ -232,6 +239,11 @@ impl Metrics {
             "gateway_requests",
             "Requests to the gateway by HTTP status",
             self.answers.clone(),
+        );
+        registry.register(
+            "admission_enforced",
+            "1 where the API server proves who asks for runs and who decides, else 0",
+            self.admission.clone(),
         );
     }
 

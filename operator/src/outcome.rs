@@ -21,12 +21,21 @@ pub enum Outcome {
         /// How many steps it has.
         steps: usize,
     },
+    /// The run is planned without proof of who asked for it.
+    NotProven,
     /// The Job of a launch was made.
     Launched {
         /// Number of the launch.
         launch: u32,
         /// The Job.
         job: String,
+    },
+    /// A launch ended without having been asked to; another follows.
+    LaunchLost {
+        /// Number of the lost launch.
+        launch: u32,
+        /// How it ended.
+        message: String,
     },
     /// An attempt of a step ended.
     StepFinished {
@@ -101,7 +110,9 @@ impl Outcome {
     pub fn reason(&self) -> Cow<'static, str> {
         match self {
             Self::Planned { .. } => "Planned".into(),
+            Self::NotProven => "AdmissionNotEnforced".into(),
             Self::Launched { .. } => "Launched".into(),
+            Self::LaunchLost { .. } => "LaunchLost".into(),
             Self::StepFinished { .. } => "StepFinished".into(),
             Self::GateFailed { .. } => "GateFailed".into(),
             Self::Retrying { .. } => "Retrying".into(),
@@ -120,6 +131,7 @@ impl Outcome {
             Self::Planned { config_map, steps } => {
                 format!("{steps} steps, frozen in ConfigMap {config_map}")
             }
+            Self::NotProven => "begun although nobody proves who asks for runs and who decides: admission.insecure is set in the chart".to_owned(),
             Self::Launched { launch, job } => format!("launch {launch}: Job {job}"),
             Self::StepFinished {
                 step,
@@ -144,6 +156,7 @@ impl Outcome {
                 format!("after step {step}, attempt {attempt} the line goes back to step {to}")
             }
             Self::StepStuck { message }
+            | Self::LaunchLost { message, .. }
             | Self::Obstacle { message, .. }
             | Self::Succeeded { message }
             | Self::Failed { message, .. } => message.clone(),
@@ -163,7 +176,9 @@ impl Outcome {
                 gate,
                 ..
             } => format!("{step}/{attempt}/{gate}"),
-            Self::Launched { launch, .. } => format!("Launch{launch}"),
+            Self::Launched { launch, .. } | Self::LaunchLost { launch, .. } => {
+                format!("Launch{launch}")
+            }
             _ => "Reconcile".to_owned(),
         }
         .chars()
@@ -174,7 +189,9 @@ impl Outcome {
     fn is_warning(&self) -> bool {
         match self {
             Self::StepFinished { passed, .. } => !passed,
-            Self::GateFailed { .. }
+            Self::NotProven
+            | Self::GateFailed { .. }
+            | Self::LaunchLost { .. }
             | Self::StepStuck { .. }
             | Self::Obstacle { .. }
             | Self::Failed { .. } => true,
