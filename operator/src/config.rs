@@ -1,19 +1,33 @@
 //! What the operator is told at its start.
 
-use crate::caches::Scope;
+use crate::{caches::Scope, leader};
 use clap::Parser;
-use std::net::SocketAddr;
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 /// Runs SOPs on Kubernetes: controllers for `SopDefinition`, `ToolPolicy` and `AgentRun`, and the gateway of the runners.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "sopwith-operator", version)]
 pub struct Config {
-    /// Namespace the operator itself lives in; its certificate is kept there.
+    /// Namespace the operator itself lives in; its certificate, its lease and the gateway's Service are there.
     #[arg(long, env = "POD_NAMESPACE", default_value = "sopwith-system")]
     pub namespace: String,
-    /// Name of the operator's own pod, shown as the reporter of events.
+    /// Name of the operator's own pod: who reports Events and holds the lease. No two processes at a time may share it.
     #[arg(long, env = "POD_NAME")]
-    pub pod_name: Option<String>,
+    pub pod_name: String,
+    /// Address at which others reach this process.
+    #[arg(long, env = "POD_IP")]
+    pub advertise_address: IpAddr,
+    /// Seconds for which another replica leaves the lease of a silent leader alone.
+    #[arg(
+        long,
+        env = "SOPWITH_LEASE_SECONDS",
+        default_value_t = 15,
+        value_parser = clap::value_parser!(u32).range(5..=300)
+    )]
+    pub lease_seconds: u32,
     /// The one namespace whose runs, procedures and policies are served; all, if unset.
     #[arg(
         long,
@@ -85,6 +99,22 @@ impl Config {
         self.watch_namespace
             .clone()
             .map_or(Scope::Cluster, Scope::Namespace)
+    }
+
+    /// How long another replica leaves the lease of a silent leader alone.
+    pub fn lease(&self) -> Duration {
+        Duration::from_secs(self.lease_seconds.into())
+    }
+
+    /// Where this process' gateway is.
+    pub fn address(&self) -> leader::Address {
+        leader::Address {
+            namespace: self.namespace.clone(),
+            service: self.gateway_service.clone(),
+            pod: self.pod_name.clone(),
+            ip: self.advertise_address,
+            port: self.listen.port(),
+        }
     }
 
     /// The gateway's address as runners see it.

@@ -6,13 +6,14 @@ use sopwith_operator::{
     config::{Config, LogFormat},
     operator,
 };
+use std::process::ExitCode;
 use tokio::{
     signal::unix::{SignalKind, signal},
     sync::watch,
 };
 use tracing_subscriber::EnvFilter;
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let config = Config::parse();
     start_log(&config)?;
     let installed = rustls::crypto::ring::default_provider().install_default();
@@ -25,7 +26,7 @@ fn main() -> anyhow::Result<()> {
         .enable_all()
         .build()
         .context("start the runtime")?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let (end, ended) = watch::channel(false);
         let mut terminate = signal(SignalKind::terminate()).context("listen for SIGTERM")?;
         let mut interrupt = signal(SignalKind::interrupt()).context("listen for SIGINT")?;
@@ -36,9 +37,16 @@ fn main() -> anyhow::Result<()> {
             }
             end.send_replace(true);
         });
-        operator::run(config, ended)
-            .await
-            .context("start the operator")
+        anyhow::Ok(operator::run(config, ended).await)
+    })?;
+    // What is still under way is of no use to anybody: a leader that lost its lease must not linger.
+    runtime.shutdown_background();
+    Ok(match ended {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!(%error, "the operator ends");
+            ExitCode::FAILURE
+        }
     })
 }
 

@@ -1,7 +1,7 @@
 //! Answers: values as JSON, failures as [`Problem`].
 
 use super::{Refusal, ReviewError, sequence::NotTaken};
-use crate::store::StoreError;
+use crate::{leader::NotLeader, store::StoreError};
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -117,11 +117,22 @@ impl From<Refusal> for Failure {
     }
 }
 
+impl From<NotLeader> for Failure {
+    fn from(not: NotLeader) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "NotLeader",
+            not.to_string(),
+        )
+    }
+}
+
 impl From<StoreError> for Failure {
     fn from(error: StoreError) -> Self {
         let (status, reason) = match &error {
             StoreError::Digest { .. } => (StatusCode::UNPROCESSABLE_ENTITY, "DigestMismatch"),
             StoreError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "TooLarge"),
+            StoreError::NotLeader(not) => return (*not).into(),
             StoreError::Key(_) => (StatusCode::BAD_REQUEST, "InvalidName"),
             StoreError::Url { .. } | StoreError::Damaged { .. } | StoreError::Backend(_) => {
                 tracing::error!(%error, "the artifact store failed");

@@ -6,6 +6,7 @@ use super::{
     sequence::{NotTaken, Sender, Take, take},
 };
 use crate::{
+    leader::Leadership,
     ledger::{Amount, Ledger, Origin, date_of},
     store::{BatchKey, Put, RunMeta, Store, StoredBatch},
 };
@@ -38,6 +39,8 @@ pub struct Gateway {
     pub auth: Authenticator,
     /// Knows for which run a pod speaks.
     pub binding: Arc<dyn Binding>,
+    /// Says whether it may still answer.
+    pub leadership: Leadership,
     /// Keeps what comes.
     pub store: Store,
     /// Shows it to the controllers.
@@ -67,11 +70,20 @@ pub fn router(gateway: Gateway) -> Router {
         .with_state(gateway)
 }
 
-/// Bounds the time of a request and counts its answer.
+/// Bounds the time of a request and counts its answer. Who is not the leader says nothing: neither before it has done what
+/// was asked, nor after, when another leader may have read the store already.
 async fn watch(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let answer = match tokio::time::timeout(REQUEST_TIMEOUT, next.run(request)).await {
-        Ok(answer) => answer,
+    let leads = || gateway.leadership.check();
+    let answer = match tokio::time::timeout(REQUEST_TIMEOUT, async {
+        leads()?;
+        let answer = next.run(request).await;
+        leads().map(|()| answer)
+    })
+    .await
+    {
+        Ok(Ok(answer)) => answer,
+        Ok(Err(not_leader)) => Failure::from(not_leader).into_response(),
         Err(_) => Failure::timeout(REQUEST_TIMEOUT).into_response(),
     };
     let status = answer.status();

@@ -62,15 +62,12 @@ impl Store {
     /// Stores a batch as it came, unless its number is taken.
     pub async fn put_batch(&self, key: &BatchKey, bytes: Bytes) -> Result<Put, StoreError> {
         let path = key.path()?;
-        match self.create(&path, bytes.clone()).await {
-            Ok(()) => Ok(Put::Stored),
-            Err(object_store::Error::AlreadyExists { .. }) => {
-                let there = self.read(&path).await?;
-                let same = there.is_some_and(|there| there == bytes);
-                Ok(if same { Put::Already } else { Put::Conflict })
-            }
-            Err(e) => Err(e.into()),
+        if self.create(&path, bytes.clone()).await? {
+            return Ok(Put::Stored);
         }
+        let there = self.read(&path).await?;
+        let same = there.is_some_and(|there| there == bytes);
+        Ok(if same { Put::Already } else { Put::Conflict })
     }
 
     /// All batches of a run: by launch, then by pod in the order of their first batches, then by number.

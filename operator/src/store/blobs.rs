@@ -1,6 +1,7 @@
 //! Blobs: bytes under their SHA-256, per run.
 
 use super::{Store, StoreError, damaged, run_path};
+use crate::leader::Leadership;
 use bytes::Bytes;
 use futures::{TryStreamExt, stream::BoxStream};
 use object_store::{ObjectStoreExt, WriteMultipart, path::Path};
@@ -13,6 +14,7 @@ const PARTS_AT_ONCE: usize = 2;
 /// A blob on its way in. Nothing can be read under its digest before [`finish`](Self::finish) has proven it.
 pub struct BlobWriter {
     upload: WriteMultipart,
+    leadership: Leadership,
     hasher: Sha256,
     expected: Digest,
     length: usize,
@@ -39,9 +41,11 @@ impl Store {
         digest: &Digest,
     ) -> Result<BlobWriter, StoreError> {
         let path = blob_path(run_uid, digest)?;
+        self.leadership.check()?;
         let upload = self.objects.put_multipart(&path).await?;
         Ok(BlobWriter {
             upload: WriteMultipart::new(upload),
+            leadership: self.leadership.clone(),
             hasher: Sha256::new(),
             expected: digest.clone(),
             length: 0,
@@ -126,6 +130,7 @@ impl BlobWriter {
                 actual,
             });
         }
+        self.leadership.check()?;
         self.upload.finish().await?;
         Ok(())
     }

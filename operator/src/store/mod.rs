@@ -17,6 +17,7 @@ mod tests;
 pub use batches::{BatchKey, Put, StoredBatch};
 pub use blobs::BlobWriter;
 
+use crate::leader::{Leadership, NotLeader};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::jiff::Timestamp;
@@ -32,6 +33,7 @@ use std::{fmt, sync::Arc};
 #[derive(Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
+    leadership: Leadership,
 }
 
 /// Whose run it is; kept beside its evidence, which outlives the run.
@@ -84,6 +86,9 @@ pub enum StoreError {
         /// The bound.
         most: usize,
     },
+    /// Only the leader may write.
+    #[error(transparent)]
+    NotLeader(#[from] NotLeader),
     /// The store itself failed.
     #[error("the artifact store failed: {0}")]
     Backend(#[from] object_store::Error),
@@ -114,17 +119,31 @@ impl Store {
             .with_automatic_cleanup(true);
         Ok(Self {
             objects: Arc::new(local),
+            leadership: Leadership::always(),
         })
+    }
+
+    /// The same store, which nothing can be written into but by the leader.
+    #[must_use]
+    pub fn fenced(&self, leadership: Leadership) -> Self {
+        Self {
+            objects: self.objects.clone(),
+            leadership,
+        }
+    }
+
+    /// Whether the store answers.
+    pub async fn ask(&self) -> Result<(), StoreError> {
+        self.folders(&Path::from("ledger")).await?;
+        Ok(())
     }
 
     /// Notes whose run it is. Safe to repeat.
     pub async fn put_meta(&self, meta: &RunMeta) -> Result<(), StoreError> {
         let path = run_path(&meta.uid)?.join("meta.json");
         let bytes = serde_json::to_vec(meta).map_err(|e| damaged(&path, &e))?;
-        match self.create(&path, bytes.into()).await {
-            Ok(()) | Err(object_store::Error::AlreadyExists { .. }) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
+        self.create(&path, bytes.into()).await?;
+        Ok(())
     }
 
     /// Whose run it is; none where no batch of it was stored.
@@ -153,6 +172,7 @@ impl Store {
 
     /// Deletes everything that is kept of a run but its entries in the ledger. Safe to repeat.
     pub async fn delete_run(&self, uid: &str) -> Result<(), StoreError> {
+        self.leadership.check()?;
         let objects = self.list(&run_path(uid)?).await?;
         let paths = objects.into_iter().map(|meta| Ok(meta.location));
         let mut deleted = self
@@ -169,6 +189,7 @@ impl Store {
 
     /// Writes an object whatever was there before.
     pub(crate) async fn overwrite(&self, path: &Path, bytes: Bytes) -> Result<(), StoreError> {
+        self.leadership.check()?;
         self.objects.put(path, bytes.into()).await?;
         Ok(())
     }
@@ -193,16 +214,27 @@ impl Store {
         Ok(listed.common_prefixes)
     }
 
-    async fn create(&self, path: &Path, bytes: Bytes) -> Result<(), object_store::Error> {
+    /// Writes an object unless it is there already, and says whether it did.
+    async fn create(&self, path: &Path, bytes: Bytes) -> Result<bool, StoreError> {
+        self.leadership.check()?;
         let options = PutOptions::from(PutMode::Create);
-        self.objects.put_opts(path, bytes.into(), options).await?;
-        Ok(())
+        match self.objects.put_opts(path, bytes.into(), options).await {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+            Err(e) => Err(e.into()),
+        }
     }
 }
 
 impl fmt::Debug for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Store({})", self.objects)
+        write!(f, "Store({self})")
+    }
+}
+
+impl fmt::Display for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.objects.fmt(f)
     }
 }
 

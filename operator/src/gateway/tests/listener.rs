@@ -8,6 +8,7 @@ use crate::{
         router, serve,
         tls::{certified_key, server_config},
     },
+    leader::Leadership,
     ledger::Ledger,
     store::Store,
 };
@@ -164,6 +165,7 @@ impl Running {
         let gateway = Gateway {
             auth: Authenticator::new(Arc::new(Tokens)),
             binding: launches.clone(),
+            leadership: Leadership::always(),
             store,
             inbox: inbox.clone(),
             ledger: ledger.clone(),
