@@ -76,6 +76,9 @@ pub struct Config {
     /// Where health and metrics are served, without TLS.
     #[arg(long, env = "SOPWITH_HTTP", default_value = "0.0.0.0:8080")]
     pub http: SocketAddr,
+    /// Begins runs and counts decisions although the admission policies are not in force: the names in them may be false.
+    #[arg(long, env = "SOPWITH_INSECURE_ADMISSION")]
+    pub insecure_admission: bool,
     /// How the log is written.
     #[arg(long, env = "SOPWITH_LOG", value_enum, default_value_t = LogFormat::Json)]
     pub log: LogFormat,

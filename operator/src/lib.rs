@@ -1,5 +1,6 @@
 //! The Sopwith operator: controllers, gateway, ledger.
 
+pub mod admission;
 pub mod caches;
 pub mod config;
 pub mod gateway;

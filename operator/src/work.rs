@@ -1,6 +1,7 @@
 //! The work of the leader: watches, controllers and gateway, put together and taken down in order.
 
 use crate::{
+    admission::{self, Admission},
     caches::{self, Caches, Filled, Scope, Watch, concerning, run_of, run_of_refusal, watch},
     config::Config,
     gateway::{
@@ -122,7 +123,14 @@ pub(crate) async fn work(
         health,
     } = tools;
     let days = config.retention_days;
+    let admission = shared.runs.admission.clone().watch(
+        client.clone(),
+        admission::account(&client).await?,
+        shared.runs.metrics.clone(),
+        signals.definitions.clone(),
+    );
     let background = [
+        tokio::spawn(admission),
         tokio::spawn(shared.runs.tls.clone().keep_fresh()),
         tokio::spawn(sweep_always(store, client.clone(), scope, days)),
         tokio::spawn(announce(client, leadership, config.address())),
@@ -170,6 +178,7 @@ async fn share(
     let runs = Arc::new(runs::Context {
         client: client.clone(),
         caches: caches.clone(),
+        admission: Admission::new(config.insecure_admission),
         inbox: inbox.clone(),
         tls,
         site: Site {

@@ -54,6 +54,9 @@ impl Stage<'_> {
         run: &AgentRun,
     ) -> Result<Result<(AppliedPlan, Arc<ToolPolicy>), Standing>, ReconcileError> {
         let context = self.context;
+        if let Err(pending) = context.admission.proves(run).await {
+            return Ok(Err(Standing::Waiting(pending)));
+        }
         let resolved = match resolve::resolve(run, &context.client, &context.caches).await {
             Ok(resolved) => resolved,
             Err(Unresolved::Missing(pending)) => return Ok(Err(Standing::Waiting(pending))),
@@ -103,6 +106,9 @@ impl Stage<'_> {
             )
             .await?;
         self.tell(&run, &planned).await;
+        if self.context.admission.is_waived() {
+            self.tell(&run, &Outcome::NotProven).await;
+        }
         self.make_job(&run, &plan.plan, policy, 1).await?;
         let plan = Arc::new((plan.reference, plan.plan));
         self.context.memory.planned(&self.uid, plan);

@@ -2,6 +2,7 @@
 
 use super::{apply::ApplyError, job::Site, memory::Memory, stage::Stage};
 use crate::{
+    admission::Admission,
     caches::Caches,
     gateway::{GatewayTls, Inbox},
     metrics::Metrics,
@@ -26,6 +27,8 @@ pub struct Context {
     pub client: Client,
     /// What is watched.
     pub caches: Caches,
+    /// Whether the names in runs are proven.
+    pub admission: Admission,
     /// What runners report.
     pub inbox: Inbox,
     /// The gateway's certificate authority goes into each plan.
