@@ -44,7 +44,8 @@ impl Stage<'_> {
             apply::delete(&self.context.client, run).await?;
             return Ok(Action::await_change());
         }
-        let linger = Some(linger).filter(|_| active.is_active());
+        // Once it was told to end, its end is what brings us back.
+        let linger = Some(linger).filter(|at| *at > self.now && active.is_active());
         Ok(self.requeue(None, [delete_at, linger]))
     }
 }

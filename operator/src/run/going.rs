@@ -3,7 +3,7 @@
 use super::{
     apply::{self, ApplyError},
     controller::ReconcileError,
-    launch::{Decision, deadline, failed},
+    launch::{Decision, deadline, failed, loss},
     look::Seen,
     plan::still_allowed,
     resolve::{self, Unresolved},
@@ -11,6 +11,7 @@ use super::{
     status::Standing,
     stuck::Pulse,
 };
+use crate::outcome::Outcome;
 use kube::runtime::controller::Action;
 use sopwith_crds::{
     AgentRun, AgentRunStatus,
@@ -83,7 +84,7 @@ impl Stage<'_> {
             Pulse::Beating(until) => Some(until),
             Pulse::Idle | Pulse::Stuck(_) => None,
         };
-        Ok(self.requeue(None, [order, stuck]))
+        Ok(self.requeue(None, [order, stuck, seen.observation.look_again]))
     }
 
     /// A further launch, with the policy as it is now.
@@ -114,6 +115,11 @@ impl Stage<'_> {
             return Ok(Action::await_change());
         }
         let run = self.write(run, Some(at), &Standing::Going).await?;
+        if let Some(message) = loss(&seen.progress, number - 1, &seen.observation.job) {
+            let launch = number - 1;
+            self.tell(&run, &Outcome::LaunchLost { launch, message })
+                .await;
+        }
         self.make_job(&run, &plan.1, &policy, number).await?;
         Ok(Action::await_change())
     }

@@ -26,6 +26,8 @@ pub struct View<'a> {
     pub launch: u32,
     /// Its Job.
     pub job: &'a JobState,
+    /// Whether its pod is, or was when it was last seen, on a node that does not answer.
+    pub node_lost: bool,
     /// How it ended, by its report or its last words.
     pub end: Option<&'a LaunchEnd>,
     /// What was reported.
@@ -143,6 +145,9 @@ fn during(view: &View<'_>) -> Decision {
             let disobeyed = !reported || view.ordered_at.is_some_and(|at| obey_by(at) <= view.now);
             if (view.cancel || view.suspend) && disobeyed && !stopping {
                 Decision::StopJob
+            } else if view.cancel && view.node_lost {
+                // Its Job may never say that it has ended; what its runner still says is refused from now on.
+                cancelled(view.now)
             } else {
                 Decision::Wait
             }
@@ -181,6 +186,23 @@ fn after(view: &View<'_>, end: &LaunchEnd) -> Decision {
     }
 }
 
+/// Why the newest launch is followed by another that nobody asked for, for people.
+pub fn loss(progress: &Progress, launch: u32, job: &JobState) -> Option<String> {
+    let seen = progress.launches.get(&launch);
+    let said = seen.and_then(|seen| seen.end.as_ref());
+    if said.is_some_and(|end| end.outcome != Outcome::Interrupted) {
+        return None;
+    }
+    let why = match job {
+        JobState::Missing => "its Job was deleted",
+        JobState::Ended { why } => why,
+        JobState::Active { .. } => return None,
+    };
+    Some(format!(
+        "launch {launch} was lost: {why}; the run goes on after its last finished step"
+    ))
+}
+
 /// The launch ended without a word.
 fn gone(view: &View<'_>, why: &str) -> Decision {
     if view.cancel {
@@ -201,7 +223,11 @@ fn again(view: &View<'_>, why: &str, lost: bool) -> Decision {
         };
     }
     Decision::End(failed(
-        FailureReason::RunnerLost,
+        if view.node_lost {
+            FailureReason::NodeLost
+        } else {
+            FailureReason::RunnerLost
+        },
         format!(
             "{fruitless} launches in a row ended without a newly finished step, the last because {why}; look at the pods of \
              Job launches {} to {} and at their nodes",
@@ -306,6 +332,7 @@ mod tests {
             cancel: false,
             launch,
             job,
+            node_lost: false,
             end,
             progress,
             start_by: None,
@@ -416,6 +443,53 @@ mod tests {
         if expected == "Wait" && !stopping {
             assert_eq!(deadline(&view), Some(at(ordered + OBEY_SECONDS)));
         }
+    }
+
+    #[rstest]
+    #[case::nobody_knows(false, false, "Wait")]
+    #[case::cancelled(true, false, "StopJob")]
+    #[case::cancelled_and_told(true, true, "Cancelled Some(Cancelled)")]
+    fn a_launch_on_a_dead_node_is_waited_for_unless_it_is_cancelled(
+        #[case] cancel: bool,
+        #[case] stopping: bool,
+        #[case] expected: &str,
+    ) {
+        let (progress, job) = (seen(&[(1, 1)]), JobState::Active { stopping });
+        let view = View {
+            cancel,
+            ordered_at: Some(at(0)),
+            node_lost: true,
+            ..view(1, &job, None, &progress)
+        };
+        assert_eq!(kind(&decide(&view)), expected);
+    }
+
+    #[test]
+    fn launches_that_nodes_took_away_are_bounded_too_and_blamed_on_them() {
+        let (progress, job) = (seen(&[(1, 0), (2, 0), (3, 0)]), ended());
+        let view = View {
+            node_lost: true,
+            ..view(3, &job, None, &progress)
+        };
+        assert_eq!(kind(&decide(&view)), "Failed Some(NodeLost)");
+    }
+
+    #[rstest]
+    #[case::without_a_word(None, ended(), true)]
+    #[case::interrupted(Some(Outcome::Interrupted), ended(), true)]
+    #[case::its_job_was_deleted(None, JobState::Missing, true)]
+    #[case::suspended(Some(Outcome::Suspended), ended(), false)]
+    #[case::waited(Some(Outcome::Waiting), ended(), false)]
+    fn only_launches_that_nobody_asked_to_end_are_told_as_lost(
+        #[case] said: Option<Outcome>,
+        #[case] job: JobState,
+        #[case] lost: bool,
+    ) {
+        let mut progress = seen(&[(1, 1)]);
+        for launch in progress.launches.values_mut() {
+            launch.end = said.map(outcome);
+        }
+        assert_eq!(loss(&progress, 1, &job).is_some(), lost);
     }
 
     #[rstest]

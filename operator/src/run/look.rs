@@ -70,7 +70,7 @@ impl Stage<'_> {
         refusals.retain(|event| event.involved_object.uid == uid);
         refusals.sort_by_key(|event| event.last_timestamp.as_ref().map(|time| time.0));
         let refusals: Vec<_> = refusals.iter().map(AsRef::as_ref).collect();
-        observe(found.as_deref(), &pods, &refusals)
+        observe(found.as_deref(), &pods, &refusals, self.now)
     }
 
     pub(super) async fn observed_live(
@@ -95,7 +95,7 @@ impl Stage<'_> {
         let job = job.filter(|job| owned_by(run, job));
         let owned = |pod: &&Pod| job.as_ref().is_some_and(|job| owned_by(job, *pod));
         let pods: Vec<&Pod> = pods.items.iter().filter(owned).collect();
-        Ok(observe(job.as_ref(), &pods, &[]))
+        Ok(observe(job.as_ref(), &pods, &[], self.now))
     }
 
     pub(super) fn decision(&self, run: &AgentRun, launch: u32, seen: &Seen) -> Decision {

@@ -6,7 +6,7 @@ use super::{
     job::{self, JobInputs},
     launch::View,
     look::Seen,
-    observe::Observation,
+    observe::{NODE_LOST, Observation},
     progress::{LaunchEnd, Progress},
     status::{Launched, Standing, status, worth_writing},
     transition,
@@ -14,7 +14,7 @@ use super::{
 use crate::outcome::{self, Outcome};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use kube::runtime::controller::Action;
-use sopwith_crds::{AgentRun, ToolPolicy, contract::plan::RunPlan, status::PlanRef};
+use sopwith_crds::{AgentRun, ToolPolicy, conditions, contract::plan::RunPlan, status::PlanRef};
 use std::{sync::Arc, time::Duration};
 
 /// One reconciliation.
@@ -63,6 +63,7 @@ impl Stage<'_> {
             cancel,
             launch,
             job: &observation.job,
+            node_lost: observation.node_lost() || said_node_lost(run),
             end,
             progress,
             start_by: start_by(run),
@@ -128,6 +129,15 @@ impl Stage<'_> {
             None => Action::await_change(),
         }
     }
+}
+
+/// A pod that went with its node leaves no trace but what was said of it.
+fn said_node_lost(run: &AgentRun) -> bool {
+    let said = run
+        .status
+        .as_ref()
+        .and_then(|status| conditions::find(&status.conditions, conditions::RECONCILING));
+    said.is_some_and(|condition| condition.reason == NODE_LOST)
 }
 
 pub(super) fn start_by(run: &AgentRun) -> Option<Timestamp> {
