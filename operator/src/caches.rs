@@ -13,7 +13,7 @@ use kube::{
 };
 use serde::de::DeserializeOwned;
 use sopwith_crds::{AgentRun, RUN_LABEL, SopDefinition, ToolPolicy};
-use std::{collections::BTreeSet, fmt::Debug, future};
+use std::{collections::BTreeSet, fmt::Debug, future, time::Duration};
 
 /// Everything that is watched.
 #[derive(Clone)]
@@ -92,15 +92,25 @@ impl Scope {
     }
 }
 
-/// Watches all objects of a kind that the operator reconciles or reads.
-pub fn watch<K>(api: Api<K>, config: watcher::Config, filled: &Filled) -> (Store<K>, Watch<K>)
+/// Watches all objects of a kind that the operator reconciles or reads, and lists them anew `every` so long: an event that
+/// a watch lost would otherwise never be made up for.
+pub fn watch<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    filled: &Filled,
+    every: Duration,
+) -> (Store<K>, Watch<K>)
 where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let (reader, writer) = reflector::store();
     let filled = filled.0.clone();
-    let stream = watcher(api, config)
-        .default_backoff()
+    let watches = futures::stream::repeat_with(move || {
+        let watch = watcher(api.clone(), config.clone()).default_backoff();
+        watch.take_until(tokio::time::sleep(every))
+    });
+    let stream = watches
+        .flatten()
         .modify(|object| object.managed_fields_mut().clear())
         .reflect(writer)
         .inspect_ok(move |event| {

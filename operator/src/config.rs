@@ -50,6 +50,14 @@ pub struct Config {
         value_parser = clap::value_parser!(u32).range(1..=36500)
     )]
     pub retention_days: u32,
+    /// Seconds after which everything that is watched is listed anew: the longest that an event is missed which a watch lost.
+    #[arg(
+        long,
+        env = "SOPWITH_RELIST_SECONDS",
+        default_value_t = 600,
+        value_parser = clap::value_parser!(u32).range(1..=86400)
+    )]
+    pub relist_seconds: u32,
     /// Image of the runner, started in every run's pod.
     #[arg(long, env = "SOPWITH_RUNNER_IMAGE")]
     pub runner_image: String,
@@ -107,6 +115,11 @@ impl Config {
     /// How long another replica leaves the lease of a silent leader alone.
     pub fn lease(&self) -> Duration {
         Duration::from_secs(self.lease_seconds.into())
+    }
+
+    /// After how long everything that is watched is listed anew.
+    pub fn relist(&self) -> Duration {
+        Duration::from_secs(self.relist_seconds.into())
     }
 
     /// Where this process' gateway is.

@@ -40,6 +40,15 @@ pub(crate) fn forgetting(watch: Watch<AgentRun>, context: Arc<runs::Context>) ->
                 let inbox = context.inbox.clone();
                 tokio::spawn(async move { inbox.forget(&uid).await });
             }
+            // Whose deletion the watch lost is missing from the list.
+            Ok(watcher::Event::InitDone) => {
+                let runs = context.caches.runs.state();
+                let alive = runs.iter().filter_map(|run| run.uid()).collect();
+                for uid in context.memory.retain(&alive) {
+                    let inbox = context.inbox.clone();
+                    tokio::spawn(async move { inbox.forget(&uid).await });
+                }
+            }
             Ok(watcher::Event::Apply(run))
                 if run.status.as_ref().is_none_or(|s| s.phase.is_none()) =>
             {

@@ -105,7 +105,7 @@ pub(crate) async fn work(
     };
     let gateway_at = listen(config.listen).await?;
     let scope = config.scope();
-    let (caches, watches) = watch_all(&tools.client, &scope);
+    let (caches, watches) = watch_all(&tools.client, &scope, config.relist());
     let shared = share(config, &tools, &caches, &signals).await?;
     let server_config = shared.runs.tls.server_config()?;
     tools.health.works(shared.kinds.clone());
@@ -218,15 +218,15 @@ async fn share(
     })
 }
 
-fn watch_all(client: &Client, scope: &Scope) -> (Caches, Watches) {
+fn watch_all(client: &Client, scope: &Scope, every: Duration) -> (Caches, Watches) {
     let all = watcher::Config::default;
     let filled = Filled::default();
-    let (runs, watch_runs) = watch(scope.api(client), all(), &filled);
-    let (jobs, watch_jobs) = watch(scope.api(client), caches::of_runs(), &filled);
-    let (pods, watch_pods) = watch(scope.api(client), caches::of_runs(), &filled);
-    let (refusals, watch_refusals) = watch(scope.api(client), caches::refusals(), &filled);
-    let (sops, watch_sops) = watch(scope.api(client), all(), &filled);
-    let (policies, watch_policies) = watch(scope.api(client), all(), &filled);
+    let (runs, watch_runs) = watch(scope.api(client), all(), &filled, every);
+    let (jobs, watch_jobs) = watch(scope.api(client), caches::of_runs(), &filled, every);
+    let (pods, watch_pods) = watch(scope.api(client), caches::of_runs(), &filled, every);
+    let (refusals, watch_refusals) = watch(scope.api(client), caches::refusals(), &filled, every);
+    let (sops, watch_sops) = watch(scope.api(client), all(), &filled, every);
+    let (policies, watch_policies) = watch(scope.api(client), all(), &filled, every);
     let caches = Caches {
         runs,
         jobs,

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{AgentRun, contract::plan::RunPlan, status::PlanRef};
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -73,6 +73,18 @@ impl Memory {
         self.lock().remove(uid);
     }
 
+    /// Forgets every run but these; gives whom it forgot.
+    pub fn retain(&self, alive: &HashSet<String>) -> Vec<String> {
+        let mut runs = self.lock();
+        let gone: Vec<String> = runs
+            .keys()
+            .filter(|uid| !alive.contains(*uid))
+            .cloned()
+            .collect();
+        runs.retain(|uid, _| alive.contains(uid));
+        gone
+    }
+
     fn with<T>(&self, uid: &str, act: impl FnOnce(&mut Remembered) -> T) -> T {
         act(self.lock().entry(uid.to_owned()).or_default())
     }
@@ -89,4 +101,23 @@ fn version(run: &AgentRun) -> u64 {
     version
         .and_then(|version| version.parse().ok())
         .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_that_is_missing_from_a_list_is_forgotten() {
+        let memory = Memory::default();
+        let now = Timestamp::UNIX_EPOCH;
+        for uid in ["stays", "gone"] {
+            memory.ordered_at(uid, true, now);
+        }
+        let listed = HashSet::from(["stays".to_owned(), "new".to_owned()]);
+        assert_eq!(memory.retain(&listed), ["gone"]);
+        let later = Timestamp::from_second(9).unwrap();
+        assert_eq!(memory.ordered_at("stays", true, later), Some(now));
+        assert_eq!(memory.ordered_at("gone", true, later), Some(later));
+    }
 }
