@@ -14,9 +14,12 @@ use k8s_openapi::{
 };
 use sopwith_crds::{
     GATEWAY_AUDIENCE,
-    contract::plan::{
-        BIN_DIR, CONFIG_DIR, GATEWAY_URL_VARIABLE, LAUNCH_VARIABLE, PLAN_DIGEST_VARIABLE, PLAN_DIR,
-        SECRETS_DIR, SOCKETS_DIR, TOKEN_FILE, WORK_DIR, Workbench,
+    contract::{
+        Digest,
+        plan::{
+            BIN_DIR, CONFIG_DIR, GATEWAY_URL_VARIABLE, LAUNCH_VARIABLE, PLAN_DIGEST_VARIABLE,
+            PLAN_DIR, SECRETS_DIR, SOCKETS_DIR, TOKEN_FILE, WORK_DIR, Workbench,
+        },
     },
     plan::digest,
 };
@@ -28,8 +31,17 @@ pub const RUNNER: &str = "runner";
 pub const INJECT: &str = "inject";
 /// User and group of the runner; the group also owns the volumes.
 const RUNNER_UID: i64 = 65532;
-/// User and group of what runs in a workbench: another than the runner's.
-const WORKBENCH_UID: i64 = 65533;
+/// The users of workbenches, of which each run has one. They fit where a user namespace maps 16 bits.
+const WORKBENCH_UIDS: std::ops::Range<i64> = 10_000..60_000;
+/// Most processes and threads in a run's workbenches.
+const MAX_PROCESSES: &str = "4096";
+/// Most mebibytes that a command may leave in a workbench. Less than the size of each of its volumes, beyond which the
+/// kubelet would evict the pod.
+const MAX_DISK: &str = "1536";
+/// The size of a volume in which commands write.
+const VOLUME_SIZE: &str = "2Gi";
+/// Where the kubelet reads a container's last words; anybody in the container can write to it.
+const TERMINATION_LOG: &str = "/dev/termination-log";
 const TOKEN_SECONDS: i64 = 3600;
 /// Readable by the group that owns the volume.
 const SECRET_MODE: i32 = 0o440;
@@ -119,15 +131,26 @@ fn workbench(inputs: &JobInputs<'_>, bench: &Workbench) -> Container {
             WORK_DIR,
             "--scratch",
             "/tmp",
+            // The containers of a pod share it.
+            "--scratch",
+            "/dev/shm",
+            "--scratch",
+            TERMINATION_LOG,
+            "--max-processes",
+            MAX_PROCESSES,
+            "--max-disk",
+            MAX_DISK,
         ])),
         volume_mounts: Some(vec![
             mount("bin", BIN_DIR, true),
-            mount("sockets", SOCKETS_DIR, false),
+            // To connect to a socket one need not write where it is; and nothing can be put in another's place.
+            mount("sockets", SOCKETS_DIR, true),
             mount(&workspace(bench), WORK_DIR, false),
             mount(&scratch(bench), "/tmp", false),
         ]),
         resources: Some(wanted.unwrap_or_else(default)),
-        security_context: Some(confined(WORKBENCH_UID)),
+        security_context: Some(confined(workbench_uid(&inputs.plan.run.uid))),
+        termination_message_path: Some(TERMINATION_LOG.to_owned()),
         ..Container::default()
     }
 }
@@ -195,14 +218,14 @@ fn volumes(inputs: &JobInputs<'_>) -> Vec<Volume> {
         empty("scratch", "1Gi"),
         config_map(
             "plan",
-            &super::job::plan_name(&inputs.plan.run.name, &inputs.plan.run.uid),
+            &super::job::plan_name(&inputs.plan.run.name, &digest(inputs.plan)),
             false,
         ),
         token(),
     ];
     for bench in &inputs.plan.workbenches {
-        volumes.push(empty(&workspace(bench), "2Gi"));
-        volumes.push(empty(&scratch(bench), "512Mi"));
+        volumes.push(empty(&workspace(bench), VOLUME_SIZE));
+        volumes.push(empty(&scratch(bench), VOLUME_SIZE));
     }
     volumes.extend(
         secrets(inputs)
@@ -250,6 +273,17 @@ fn workspace(bench: &Workbench) -> String {
 
 fn scratch(bench: &Workbench) -> String {
     format!("{}-tmp", bench.name)
+}
+
+/// The user and group of what runs in a run's workbenches: never the runner's, and hardly ever another run's, as the
+/// kernel counts processes by user over the whole node.
+fn workbench_uid(run: &str) -> i64 {
+    let digest = Digest::of(run).to_string();
+    let number = digest.bytes().fold(0_u32, |hash, byte| {
+        hash.wrapping_mul(31).wrapping_add(byte.into())
+    });
+    let span = WORKBENCH_UIDS.end - WORKBENCH_UIDS.start;
+    WORKBENCH_UIDS.start + i64::from(number) % span
 }
 
 fn confined(uid: i64) -> SecurityContext {
@@ -372,4 +406,22 @@ fn field(name: &str, path: &str) -> EnvVar {
 
 fn words(list: &[&str]) -> Vec<String> {
     list.iter().map(|word| (*word).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_keeps_its_user_and_runs_have_different_ones() {
+        let uids: BTreeSet<i64> = (0..100)
+            .map(|number| workbench_uid(&format!("5ee11ed0-0000-4000-8000-{number:012}")))
+            .collect();
+        assert!(uids.len() > 95, "{uids:?}");
+        assert!(
+            uids.iter()
+                .all(|uid| WORKBENCH_UIDS.contains(uid) && *uid != RUNNER_UID)
+        );
+        assert_eq!(workbench_uid("a"), workbench_uid("a"));
+    }
 }
