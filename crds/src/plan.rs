@@ -332,7 +332,7 @@ pub fn images(steps: &[Step]) -> Vec<&str> {
     }
     fn of_gates(gates: &[Gate]) -> impl Iterator<Item = &str> {
         let commands = gates.iter().filter_map(|gate| gate.command.as_ref());
-        commands.flat_map(|command| command.run.iter().map(|run| run.image.as_str()))
+        commands.flat_map(|gate| gate.programs().map(|(_, run)| run.image.as_str()))
     }
     let mut images = Vec::new();
     for step in steps {

@@ -4,8 +4,8 @@ mod gate;
 mod step;
 
 pub use gate::{
-    AfterFailure, ApprovalGate, CommandGate, ComplianceGate, FailureAction, FailureRule, Gate,
-    GateKind, Report, ReportFormat, ReviewCriterion, ReviewGate, SchemaGate, SectionsGate,
+    AfterFailure, ApprovalGate, Canary, CommandGate, ComplianceGate, FailureAction, FailureRule,
+    Gate, GateKind, Report, ReportFormat, ReviewCriterion, ReviewGate, SchemaGate, SectionsGate,
     Workspace,
 };
 pub use step::{

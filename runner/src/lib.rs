@@ -1,6 +1,6 @@
 //! The Sopwith runner: executes a run plan inside its pod.
 //!
-//! Deciding: [`sop`], [`role`], [`gate`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
+//! Deciding: [`sop`], [`role`], [`gate`], [`ownership`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
 //! [`workbench`].
 
@@ -16,6 +16,7 @@ mod handover;
 pub mod inject;
 pub mod llm;
 pub mod local;
+pub mod ownership;
 pub mod report;
 pub mod role;
 pub mod run;

@@ -224,17 +224,98 @@ async fn rounds_bound_the_backtracks() {
     assert_eq!(failure(&flown).0, FailureReason::RoundsExhausted);
 }
 
+/// The second step writes where the first one's plan is.
+fn into_the_plan(sop: String) -> String {
+    sop.replace(
+        "{argv: [cp, word.txt, copy.txt], image: \"localhost/bench:1\", collect: [copy.txt]}",
+        "{argv: [cp, word.txt, docs/plan.json], image: \"localhost/bench:1\", collect: [docs/*]}",
+    )
+}
+
 #[tokio::test]
-async fn a_frozen_artifact_cannot_be_changed_by_a_later_step() {
+async fn what_another_step_hands_over_cannot_be_written() {
+    let (flown, _) = flown(
+        plan(into_the_plan, same, same),
+        filling(),
+        LocalGateway::default(),
+    )
+    .await;
+    assert_eq!(
+        failure(&flown),
+        (
+            FailureReason::GateFailed,
+            "the path \"docs/plan.json\" belongs to the outputs of think, and nobody else may write it".to_owned()
+        )
+    );
+}
+
+#[tokio::test]
+async fn a_frozen_artifact_cannot_be_changed_by_a_later_step_that_hands_it_over_too() {
     let sop = |sop: String| {
-        sop.replace("{argv: [cp, word.txt, copy.txt], image: \"localhost/bench:1\", collect: [copy.txt]}", "{argv: [cp, word.txt, docs/plan.json], image: \"localhost/bench:1\", collect: [docs/*]}")
+        sop.replace("schema: plan, freeze: true}]", "schema: plan}, {name: notes, glob: \"*.txt\", freeze: true}]")
+            .replace("    gates:\n    - name: has-files", "    - {name: note, render: {template: plan, path: note.txt}}\n    gates:\n    - name: has-files")
+            .replace("[cp, word.txt, copy.txt], image: \"localhost/bench:1\", collect: [copy.txt]", "[cp, word.txt, note.txt], image: \"localhost/bench:1\", collect: [\"*.txt\"]")
     };
     let (flown, _) = flown(plan(sop, same, same), filling(), LocalGateway::default()).await;
     let (reason, message) = failure(&flown);
     assert_eq!(reason, FailureReason::GateFailed);
     assert!(
-        message.contains("frozen artifact plan of step think"),
+        message
+            .contains("changed note.txt, which belongs to the frozen artifact notes of step think"),
         "{message}"
+    );
+}
+
+/// How the gate over programs ends where its program finds the first word right, and something is added to it.
+async fn judged_with(added: &str) -> (Verdict, String) {
+    let run = "run: [{argv: [grep, -q, right, word.txt], image: \"localhost/bench:1\", timeoutSeconds: 10}]";
+    let sop = |sop: String| {
+        assert!(sop.contains(run));
+        let run = run.replace("right", "wrong");
+        sop.replace("    plan: |\n", "    planted: <testsuite><testcase name=\"a\"/></testsuite>\n    plan: |\n")
+            .replace("    - name: summarize\n", "    - {name: plant, render: {template: planted, path: report.xml}}\n    - name: summarize\n")
+            .replace("run: [{argv: [grep, -q, right, word.txt], image: \"localhost/bench:1\", timeoutSeconds: 10}]", &format!("{run}\n        {added}"))
+            .replace("onFailure: [{action: Backtrack, to: write}]", "onFailure: [{action: Fail}]")
+    };
+    let (flown, _) = flown(plan(sop, same, same), filling(), LocalGateway::default()).await;
+    let judged = flown
+        .gateway
+        .events()
+        .into_iter()
+        .filter_map(|event| match event.what {
+            What::GateJudged { gate, .. } if gate.name == "right-word" => Some(gate),
+            _ => None,
+        });
+    let gate = judged.last().unwrap();
+    (gate.verdict, gate.observed.unwrap())
+}
+
+#[tokio::test]
+async fn a_report_that_no_program_wrote_is_no_report() {
+    let report = "reports: [{name: junit, format: junit, path: report.xml}]\n        pass: reports.junit.tests == 1";
+    assert_eq!(
+        judged_with(report).await,
+        (Verdict::Failed, "report junit was not written".to_owned())
+    );
+}
+
+#[tokio::test]
+async fn a_canary_stands_in_the_place_of_a_file_and_must_fail() {
+    let canary = |path: &str| {
+        format!(
+            "canaries: [{{name: bird, path: {path}, template: planted, run: {{argv: [grep, -q, wrong, word.txt], image: \"localhost/bench:1\"}}}}]"
+        )
+    };
+    assert_eq!(
+        judged_with(&canary("word.txt")).await,
+        (Verdict::Passed, "canary bird failed as it must".to_owned())
+    );
+    assert_eq!(
+        judged_with(&canary("another.txt")).await,
+        (
+            Verdict::Failed,
+            "canary bird did not fail as it must".to_owned()
+        )
     );
 }
 

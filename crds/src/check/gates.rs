@@ -9,7 +9,7 @@ use super::{
     work::check_command,
 };
 use crate::sop_definition::{
-    Artifact, CommandGate, FailureAction, FailureRule, Gate, GateKind, Step,
+    Artifact, Canary, CommandGate, FailureAction, FailureRule, Gate, GateKind, Step,
 };
 use std::collections::BTreeSet;
 
@@ -184,8 +184,8 @@ fn check_gate_command<'a>(
     if command.run.is_empty() {
         found.add(format!("{path}.run"), "is empty; name a program to run");
     }
-    for (index, program) in command.run.iter().enumerate() {
-        check_command(outer, &format!("{path}.run[{index}]"), program, found);
+    for (field, program) in command.programs() {
+        check_command(outer, &format!("{path}.{field}"), program, found);
     }
     if let Some((first, other)) = command.run.first().and_then(|first| {
         command
@@ -210,6 +210,20 @@ fn check_gate_command<'a>(
             file_mistake(&report.path),
         );
     }
+    found.repeated(
+        &format!("{path}.canaries"),
+        "canary",
+        command.canaries.iter().map(|canary| canary.name.as_str()),
+    );
+    for canary in &command.canaries {
+        check_canary(
+            outer,
+            &format!("{path}.canaries[{}]", canary.name),
+            canary,
+            command,
+            found,
+        );
+    }
     if let Some(pass) = &command.pass {
         let own = Scope {
             reports: Some(
@@ -222,6 +236,26 @@ fn check_gate_command<'a>(
             ..scope.clone()
         };
         templates::expression(&own, &format!("{path}.pass"), pass, found);
+    }
+}
+
+/// A canary says something about the programs that judge only where it is run as they are.
+fn check_canary(
+    scope: &Scope<'_>,
+    path: &str,
+    canary: &Canary,
+    gate: &CommandGate,
+    found: &mut Found,
+) {
+    found.add_some(format!("{path}.path"), file_mistake(&canary.path));
+    templates::inline(scope, &format!("{path}.path"), &canary.path, found);
+    templates::named(scope, &format!("{path}.template"), &canary.template, found);
+    let image = &canary.run.image;
+    if !gate.run.is_empty() && gate.run.iter().all(|program| &program.image != image) {
+        found.add(
+            format!("{path}.run.image"),
+            format!("\"{image}\" is no image of the programs that judge; a canary must be run as they are"),
+        );
     }
 }
 

@@ -7,7 +7,7 @@ use super::{
 use crate::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
     agent_run::Environment,
-    sop_definition::{Command, Gate, NetworkAccess, Step, Work},
+    sop_definition::{Command, CommandGate, Gate, NetworkAccess, Step, Work},
     tool_policy::Provider,
 };
 
@@ -199,14 +199,9 @@ fn push_work<'a>(commands: &mut Vec<(String, &'a Command)>, path: &str, work: &'
 
 fn push_gates<'a>(commands: &mut Vec<(String, &'a Command)>, path: &str, gates: &'a [Gate]) {
     for gate in gates {
-        for (index, command) in gate
-            .command
-            .iter()
-            .flat_map(|command| &command.run)
-            .enumerate()
-        {
+        for (field, command) in gate.command.iter().flat_map(CommandGate::programs) {
             commands.push((
-                format!("{path}.gates[{}].command.run[{index}]", gate.name),
+                format!("{path}.gates[{}].command.{field}", gate.name),
                 command,
             ));
         }

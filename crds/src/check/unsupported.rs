@@ -179,8 +179,8 @@ impl NotYet {
             let Some(command) = &gate.command else {
                 continue;
             };
-            for (index, program) in command.run.iter().enumerate() {
-                self.command(&format!("{path}.command.run[{index}]"), program);
+            for (field, program) in command.programs() {
+                self.command(&format!("{path}.command.{field}"), program);
             }
             for report in &command.reports {
                 let path = format!("{path}.command.reports[{}].format", report.name);

@@ -139,6 +139,47 @@ pub struct CommandGate {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub pass: Option<String>,
+    /// Tests that must fail, each run by itself after the programs, beside the code under judgement. One that does not fail shows
+    /// that this code reaches into its own judging, and fails the gate.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
+    pub canaries: Vec<Canary>,
+}
+
+impl CommandGate {
+    /// Every program of the gate with its field: those that judge, then those of the canaries.
+    pub fn programs(&self) -> impl Iterator<Item = (String, &Command)> {
+        let judging = self.run.iter().enumerate();
+        let judging = judging.map(|(index, command)| (format!("run[{index}]"), command));
+        let canaries = self.canaries.iter();
+        judging
+            .chain(canaries.map(|canary| (format!("canaries[{}].run", canary.name), &canary.run)))
+    }
+}
+
+/// A test that must fail. It comes from the SOP, so that nobody whose work is judged can have written it.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+#[serde(rename_all = "camelCase")]
+pub struct Canary {
+    /// Name of the canary.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
+    )]
+    pub name: String,
+    /// Path in the project at which the test stands while it runs, in place of a file that is there; a minijinja template.
+    #[schemars(length(min = 1, max = 512))]
+    pub path: String,
+    /// Name of the template of the test. It should load the code under judgement as the real tests do, and then fail.
+    #[schemars(length(min = 1, max = 63))]
+    pub template: String,
+    /// The program that must find it failed: the same as judges, with this test alone.
+    pub run: Command,
+    /// The exit code by which the program says that a test failed. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 255))]
+    pub exit_code: Option<u8>,
 }
 
 /// A report that a program leaves in the workbench.

@@ -9,14 +9,20 @@ use sopwith_crds::{
 };
 
 use crate::{
-    context::SharedTree,
-    gate::{Observation, Ran, ReportFile, canonical, described},
+    context::{Place, SharedTree},
+    gate::{CanaryRan, Observation, Ran, ReportFile, canonical, described},
+    ownership::{others, refusal},
     tree::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES},
-    workbench::{CommandRequest, Exit, FetchRequest, Mode, WorkFile, Workbench, WorkbenchError},
+    workbench::{
+        CommandRequest, Exit, FetchRequest, Fetched, LeftOut, LeftOutReason, Mode, WorkFile,
+        Workbench, WorkbenchError,
+    },
 };
 
 /// Bytes kept of each of a program's streams.
 const OUTPUT_BYTES: u64 = 256 << 10;
+/// Most entries that stayed behind and are named.
+const MAX_LEFT: usize = 5;
 /// Bytes of a report.
 const REPORT_BYTES: u64 = 16 << 20;
 
@@ -94,13 +100,48 @@ impl Rendered {
     }
 }
 
-/// Runs an action's command on a fresh copy of the tree and takes files back. Says what it did.
+/// What an action's command may hand back.
+#[derive(Debug, Clone, Copy)]
+pub struct Collect<'a> {
+    /// Patterns of paths.
+    pub patterns: &'a [String],
+    /// The step that it works for.
+    pub step: &'a str,
+    /// Whose the paths of the project are.
+    pub places: &'a [Place],
+}
+
+/// What came back.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Paths that changed.
+    pub wrote: Vec<String>,
+    /// What cannot be part of a project and stayed behind, each with why; the first few.
+    pub left: Vec<String>,
+}
+
+/// A test that must fail, rendered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RenderedCanary {
+    /// Its name.
+    pub name: String,
+    /// Where it stands in the project.
+    pub path: String,
+    /// Its text.
+    pub text: String,
+    /// The program that must find it failed.
+    pub run: Rendered,
+    /// The exit code that says so.
+    pub exit_code: i32,
+}
+
+/// Runs an action's command on a fresh copy of the tree and takes files back.
 pub async fn act(
     benches: &Benches,
     tree: &SharedTree,
     command: &Rendered,
-    collect: &[String],
-) -> Result<Vec<String>, CommandError> {
+    collect: Collect<'_>,
+) -> Result<Taken, CommandError> {
     let bench = benches.of(&command.image)?;
     bench
         .lay(tree.read(crate::tree::Tree::work_files), true)
@@ -128,30 +169,34 @@ pub async fn act(
             ));
         }
     }
-    if collect.is_empty() {
-        return Ok(Vec::new());
+    if collect.patterns.is_empty() {
+        return Ok(Taken::default());
     }
-    take(
-        tree,
-        fetch(bench, collect.to_vec(), MAX_FILE_BYTES as u64).await?,
-    )
+    let fetched = fetch(bench, collect.patterns.to_vec(), MAX_FILE_BYTES as u64).await?;
+    take(tree, collect, fetched)
 }
 
-/// Runs a gate's programs on a fresh copy of the tree and fetches their reports.
+/// Runs a gate's programs on a fresh copy of the tree and fetches their reports; then its canaries.
+///
+/// A report that is in the tree already is not laid out: only what the programs write counts.
 pub async fn observe(
     benches: &Benches,
     tree: &SharedTree,
     gate: &CommandGate,
     commands: &[Rendered],
+    canaries: &[RenderedCanary],
 ) -> Result<Observation, CommandError> {
+    let without_reports = || {
+        let mut files = tree.read(crate::tree::Tree::work_files);
+        files.retain(|file| gate.reports.iter().all(|report| report.path != file.path));
+        files
+    };
     let mut observation = Observation::default();
     let mut laid: Vec<&str> = Vec::new();
     for command in commands {
         let bench = benches.of(&command.image)?;
         if !laid.contains(&command.image.as_str()) {
-            bench
-                .lay(tree.read(crate::tree::Tree::work_files), true)
-                .await?;
+            bench.lay(without_reports(), true).await?;
             laid.push(&command.image);
         }
         let ran = run(bench, command).await?;
@@ -163,21 +208,48 @@ pub async fn observe(
         }
     }
     for report in &gate.reports {
-        let mut bytes = None;
+        let mut bytes = Err("was not written".to_owned());
         for image in &laid {
-            let fetched = fetch(
-                benches.of(image)?,
-                vec![globset::escape(&report.path)],
-                REPORT_BYTES,
-            )
-            .await?;
-            bytes = fetched.into_iter().next().map(|file| file.bytes).or(bytes);
+            let path = vec![globset::escape(&report.path)];
+            let fetched = fetch(benches.of(image)?, path, REPORT_BYTES).await?;
+            let left = fetched
+                .left_out
+                .iter()
+                .find(|left| left.path == report.path);
+            bytes = match (fetched.files.into_iter().next(), left) {
+                (Some(file), _) => Ok(file.bytes),
+                (None, Some(left)) => Err(why(left, REPORT_BYTES)),
+                (None, None) => bytes,
+            };
         }
         observation.reports.push(ReportFile {
             name: report.name.clone(),
             format: report.format,
             path: report.path.clone(),
             bytes,
+        });
+    }
+    let failed = observation
+        .ran
+        .last()
+        .is_none_or(|ran| ran.exit != Exit::Code(0));
+    if gate.pass.is_none() && failed {
+        return Ok(observation);
+    }
+    for canary in canaries {
+        let mut files = without_reports();
+        files.retain(|file| file.path != canary.path);
+        files.push(WorkFile {
+            path: canary.path.clone(),
+            mode: Mode::Regular,
+            bytes: canary.text.clone().into_bytes(),
+        });
+        let bench = benches.of(&canary.run.image)?;
+        bench.lay(files, true).await?;
+        observation.canaries.push(CanaryRan {
+            name: canary.name.clone(),
+            ran: run(bench, &canary.run).await?,
+            exit_code: canary.exit_code,
         });
     }
     Ok(observation)
@@ -211,33 +283,88 @@ async fn fetch(
     bench: &Workbench,
     include: Vec<String>,
     each: u64,
-) -> Result<Vec<WorkFile>, CommandError> {
+) -> Result<Fetched, CommandError> {
     let request = FetchRequest {
         include,
         max_files: MAX_FILES,
         max_bytes_each: each,
         max_total_bytes: MAX_TOTAL_BYTES as u64,
     };
-    let fetched = bench.fetch(request).await?;
-    if let Some(left) = fetched.left_out.first() {
-        tracing::warn!(path = %left.path, reason = ?left.reason, "a file was left in the workbench");
-    }
-    Ok(fetched.files)
+    Ok(bench.fetch(request).await?)
 }
 
-/// Writes what a command left into the tree; gives the paths that changed.
-fn take(tree: &SharedTree, files: Vec<WorkFile>) -> Result<Vec<String>, CommandError> {
-    let mut changed = Vec::new();
-    tree.write(|tree| {
-        for file in files {
-            let executable = file.mode == Mode::Executable;
-            if tree.write(&file.path, file.bytes.into(), executable)? {
-                changed.push(file.path);
-            }
+/// Why something stayed in the workbench.
+fn why(left: &LeftOut, each: u64) -> String {
+    match left.reason {
+        LeftOutReason::Link => "is a link".to_owned(),
+        LeftOutReason::Special => "is no regular file".to_owned(),
+        LeftOutReason::Git => "belongs to a git repository".to_owned(),
+        LeftOutReason::Name => {
+            "has a name that is too long, too deep, not UTF-8 or with control characters".to_owned()
         }
-        Ok(changed)
-    })
-    .map_err(|error: crate::tree::TreeError| {
-        CommandError::Failed(FailureReason::GateFailed, error.to_string())
+        LeftOutReason::Unreadable => "cannot be read".to_owned(),
+        LeftOutReason::TooLarge => format!("is larger than {each} bytes, the most of one file"),
+        LeftOutReason::TooManyFiles => {
+            format!("is one file too many: {MAX_FILES} are the most of a project")
+        }
+        LeftOutReason::TotalTooLarge => format!(
+            "is too large beside the others: {MAX_TOTAL_BYTES} bytes are the most of a project"
+        ),
+        LeftOutReason::WalkEnded => {
+            "is where the search for files ended: there are too many of them".to_owned()
+        }
+    }
+}
+
+/// Writes what a command left into the tree, all of it or nothing.
+fn take(tree: &SharedTree, collect: Collect<'_>, fetched: Fetched) -> Result<Taken, CommandError> {
+    let failed = |message: String| CommandError::Failed(FailureReason::GateFailed, message);
+    let each = MAX_FILE_BYTES as u64;
+    // A part of what was asked for would be taken for all of it.
+    let too_much = |left: &&LeftOut| {
+        matches!(
+            left.reason,
+            LeftOutReason::TooLarge
+                | LeftOutReason::TooManyFiles
+                | LeftOutReason::TotalTooLarge
+                | LeftOutReason::WalkEnded
+        )
+    };
+    if let Some(left) = fetched.left_out.iter().find(too_much) {
+        let more = fetched.left_out.iter().filter(too_much).count() as u64 + fetched.left_out_more;
+        return Err(failed(format!(
+            "the command left what a project cannot take: {:?} {} ({more} in all); have it write less, or collect fewer files",
+            left.path,
+            why(left, each)
+        )));
+    }
+    let mut taken = Taken {
+        left: fetched
+            .left_out
+            .iter()
+            .take(MAX_LEFT)
+            .map(|left| format!("{:?} {}", left.path, why(left, each)))
+            .collect(),
+        ..Taken::default()
+    };
+    tree.write(|tree| {
+        let mut changed = tree.clone();
+        for file in fetched.files {
+            let executable = file.mode == Mode::Executable;
+            if !changed
+                .write(&file.path, file.bytes.into(), executable)
+                .map_err(|error| failed(error.to_string()))?
+            {
+                continue;
+            }
+            let owners = others(&file.path, collect.step, collect.places)
+                .map_err(|error| failed(error.to_string()))?;
+            if !owners.is_empty() {
+                return Err(failed(refusal(&file.path, &owners)));
+            }
+            taken.wrote.push(file.path);
+        }
+        *tree = changed;
+        Ok(taken)
     })
 }

@@ -18,6 +18,7 @@ use crate::{
     engine::{Engine, since},
     gate::{mismatches, short},
     llm::{Ask, codec::ChatMessage},
+    ownership::{others, refusal},
     role,
 };
 
@@ -202,14 +203,19 @@ impl Engine {
                 .iter()
                 .map(|pattern| self.templates.render_inline(pattern, context))
                 .collect();
-            return Ok(named_files(text, &patterns?)
-                .map(|files| {
-                    files
-                        .into_iter()
-                        .map(|file| (file.path, file.content))
-                        .collect()
-                })
-                .map_err(|problem| vec![problem]));
+            let files: Files = match named_files(text, &patterns?) {
+                Ok(files) => files
+                    .into_iter()
+                    .map(|file| (file.path, file.content))
+                    .collect(),
+                Err(problem) => return Ok(Err(vec![problem])),
+            };
+            for (path, _) in &files {
+                if let Some(refusal) = self.foreign(&ask.key.step, path)? {
+                    return Ok(Err(vec![refusal]));
+                }
+            }
+            return Ok(Ok(files));
         }
         let path = match (&writes.artifact, &writes.path) {
             (Some(artifact), _) => self
@@ -226,7 +232,17 @@ impl Engine {
                 format!("the answer to {} has no place to go to", ask.key),
             )
         })?;
-        Ok(Ok(vec![(path, text.to_owned())]))
+        // The answer cannot mend this: the path is the procedure's, or of an earlier answer.
+        match self.foreign(&ask.key.step, &path)? {
+            Some(refusal) => Err(Stopped::Failed(FailureReason::GateFailed, refusal)),
+            None => Ok(Ok(vec![(path, text.to_owned())])),
+        }
+    }
+
+    /// Why a step may not write to a path.
+    fn foreign(&self, step: &str, path: &str) -> Result<Option<String>, Stopped> {
+        let owners = others(path, step, &self.places)?;
+        Ok((!owners.is_empty()).then(|| refusal(path, &owners)))
     }
 
     fn render(
@@ -236,6 +252,9 @@ impl Engine {
     ) -> Result<(String, Vec<String>), Stopped> {
         let context = self.context_of(spot);
         let path = self.templates.render_inline(&render.path, &context)?;
+        if let Some(refusal) = self.foreign(&spot.step.name, &path)? {
+            return Err(Stopped::Failed(FailureReason::GateFailed, refusal));
+        }
         let text = ended(&self.templates.render(&render.template, &context)?);
         self.tree
             .write(|tree| tree.write(&path, text.into(), false))?;
@@ -263,8 +282,17 @@ impl Engine {
             .iter()
             .map(|pattern| self.templates.render_inline(pattern, &context))
             .collect();
-        let wrote = command::act(&self.benches, &self.tree, &rendered, &collect?).await?;
-        let message = format!("ran {}", rendered.argv.join(" "));
+        let collect = command::Collect {
+            patterns: &collect?,
+            step: &spot.step.name,
+            places: &self.places,
+        };
+        let taken = command::act(&self.benches, &self.tree, &rendered, collect).await?;
+        let command::Taken { wrote, left } = taken;
+        let mut message = format!("ran {}", rendered.argv.join(" "));
+        if !left.is_empty() {
+            message = format!("{message}; stayed behind: {}", left.join(", "));
+        }
         let cause = format!("{}/{}", spot.step.name, spot.action);
         self.say(
             "sopwith",

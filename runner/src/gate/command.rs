@@ -44,8 +44,37 @@ pub struct ReportFile {
     pub format: ReportFormat,
     /// Its path.
     pub path: String,
-    /// Its content, where the programs left one.
-    pub bytes: Option<Vec<u8>>,
+    /// Its content, or why there is none.
+    pub bytes: Result<Vec<u8>, String>,
+}
+
+/// A test that had to fail.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CanaryRan {
+    /// Its name.
+    pub name: String,
+    /// The program that had to find it failed.
+    pub ran: Ran,
+    /// The exit code that says so.
+    pub exit_code: i32,
+}
+
+impl CanaryRan {
+    /// What is wrong with it, if it did not fail as it had to.
+    fn problem(&self) -> Option<String> {
+        let name = &self.name;
+        match &self.ran.exit {
+            Exit::Code(code) if *code == self.exit_code => None,
+            Exit::Code(0) => Some(format!(
+                "canary {name} passed, though it must fail: what the code under judgement does changes how it is judged"
+            )),
+            _ => Some(format!(
+                "canary {name} must fail with exit code {}, but {}",
+                self.exit_code,
+                line(&self.ran)
+            )),
+        }
+    }
 }
 
 /// What the programs of a gate did.
@@ -55,6 +84,8 @@ pub struct Observation {
     pub ran: Vec<Ran>,
     /// Reports, in the order of the gate.
     pub reports: Vec<ReportFile>,
+    /// Canaries, in the order of the gate; none where its programs have failed already.
+    pub canaries: Vec<CanaryRan>,
 }
 
 /// The exit code as a shell would give it.
@@ -91,6 +122,7 @@ pub fn judge(gate: &CommandGate, observation: &Observation, context: &Value) -> 
             problems.push(format!("report {} ({}) {why}", report.name, report.path));
         }
     }
+    problems.extend(observation.canaries.iter().filter_map(CanaryRan::problem));
     let passed = problems.is_empty()
         && match &gate.pass {
             None => by_default(observation, &parsed),
@@ -108,9 +140,11 @@ pub fn judge(gate: &CommandGate, observation: &Observation, context: &Value) -> 
         evidence: json!({
             "observed": observed,
             "exitCode": exit,
-            "programs": observation.ran.iter().map(|ran| json!({"argv": ran.argv, "exit": described(ran)})).collect::<Vec<_>>(),
+            "programs": observation.ran.iter().map(program).collect::<Vec<_>>(),
             "reports": parsed.iter().map(|(report, _)| json!({"name": report.name, "path": report.path,
-                "digest": report.bytes.as_ref().map(Digest::of)})).collect::<Vec<_>>(),
+                "digest": report.bytes.as_ref().ok().map(Digest::of)})).collect::<Vec<_>>(),
+            "canaries": observation.canaries.iter().map(|canary| json!({"name": canary.name,
+                "program": program(&canary.ran)})).collect::<Vec<_>>(),
         }),
         findings: if passed {
             String::new()
@@ -123,9 +157,14 @@ pub fn judge(gate: &CommandGate, observation: &Observation, context: &Value) -> 
     }
 }
 
+fn program(ran: &Ran) -> Value {
+    json!({"argv": ran.argv, "exit": described(ran)})
+}
+
 fn read(report: &ReportFile) -> Parsed {
-    let Some(bytes) = &report.bytes else {
-        return Parsed::Bad("was not written".into());
+    let bytes = match &report.bytes {
+        Ok(bytes) => bytes,
+        Err(why) => return Parsed::Bad(why.clone()),
     };
     match report.format {
         ReportFormat::Junit => junit::parse(bytes).map_or_else(Parsed::Bad, Parsed::Junit),
@@ -240,7 +279,14 @@ fn observed(observation: &Observation, parsed: &[(&ReportFile, Parsed)]) -> Stri
             let program = ran.argv.first().map(String::as_str).unwrap_or_default();
             format!("{program} {}", described(ran))
         });
-    let parts: Vec<String> = reports.chain(bad).collect();
+    let canaries = observation
+        .canaries
+        .iter()
+        .map(|canary| match canary.problem() {
+            None => format!("canary {} failed as it must", canary.name),
+            Some(_) => format!("canary {} did not fail as it must", canary.name),
+        });
+    let parts: Vec<String> = reports.chain(bad).chain(canaries).collect();
     if parts.is_empty() {
         "every program exited with 0".into()
     } else {
@@ -294,6 +340,8 @@ fn findings(
             Parsed::Bad(_) => None,
         }));
         out.push(format!("Asked for: {threshold}"));
+    } else {
+        out.extend(observation.canaries.iter().filter_map(CanaryRan::problem));
     }
     out.join("\n")
 }
@@ -341,7 +389,9 @@ mod tests {
             name: name.into(),
             format,
             path: format!("{name}.xml"),
-            bytes: text.map(|text| text.as_bytes().to_vec()),
+            bytes: text
+                .map(|text| text.as_bytes().to_vec())
+                .ok_or_else(|| "was not written".into()),
         }
     }
 
@@ -360,6 +410,7 @@ mod tests {
                 report("junit", ReportFormat::Junit, junit),
                 report("coverage", ReportFormat::Cobertura, coverage),
             ],
+            canaries: vec![],
         };
         let gate = CommandGate {
             pass: pass.map(str::to_owned),
@@ -456,6 +507,52 @@ mod tests {
             gone.findings,
             "`pytest -q` could not be started: no pytest in PATH:\n1 failed in N s\nreport junit (junit.xml) was not written\nreport coverage (coverage.xml) was not written\nAsked for: every program exits with 0"
         );
+    }
+
+    #[test]
+    fn a_canary_that_does_not_fail_as_it_must_fails_the_gate() {
+        for (exit, expected) in [
+            (Exit::Code(1), None),
+            (
+                Exit::Code(0),
+                Some("canary lazy passed, though it must fail: "),
+            ),
+            (
+                Exit::Code(4),
+                Some("canary lazy must fail with exit code 1, but `pytest -q` exited with 4\n"),
+            ),
+            (Exit::Signal(9), Some("was ended by signal 9")),
+            (
+                Exit::TimedOut,
+                Some("was still running after its 5 seconds"),
+            ),
+        ] {
+            let observation = Observation {
+                ran: vec![ran(Exit::Code(0), "")],
+                reports: vec![],
+                canaries: vec![CanaryRan {
+                    name: "lazy".into(),
+                    ran: ran(exit.clone(), ""),
+                    exit_code: 1,
+                }],
+            };
+            for pass in [None, Some("true".to_owned())] {
+                let gate = CommandGate {
+                    pass,
+                    ..CommandGate::default()
+                };
+                let judgement = judge(&gate, &observation, &json!({}));
+                assert_eq!(judgement.passed, expected.is_none(), "{exit:?}");
+                let said = expected.is_none_or(|part| judgement.findings.contains(part));
+                assert!(said, "{exit:?}: {}", judgement.findings);
+                assert!(
+                    judgement.observed.contains("canary lazy"),
+                    "{}",
+                    judgement.observed
+                );
+                assert_eq!(judgement.evidence["canaries"][0]["name"], "lazy");
+            }
+        }
     }
 
     #[test]

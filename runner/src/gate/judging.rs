@@ -7,13 +7,13 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use sopwith_crds::{
     contract::report::{What, gate_label},
-    sop_definition::{Gate, GateKind},
+    sop_definition::{Canary, Gate, GateKind},
     status::{FailureReason, GateStatus, Verdict},
 };
 
 use super::{Bench, Judgement, judge, judge_command};
 use crate::{
-    action::command::{self, Rendered},
+    action::command::{self, Rendered, RenderedCanary},
     attempt::{Spot, Stopped, holds},
     engine::Engine,
     tree::{TreeFile, entry},
@@ -76,9 +76,16 @@ impl Engine {
             .iter()
             .map(|command| self.rendered(command, context))
             .collect();
-        let observation = command::observe(&self.benches, &self.tree, asked, &commands?).await?;
+        let canaries: Result<Vec<RenderedCanary>, Stopped> = asked
+            .canaries
+            .iter()
+            .map(|canary| self.canary(canary, context))
+            .collect();
+        let (commands, canaries) = (commands?, canaries?);
+        let observation =
+            command::observe(&self.benches, &self.tree, asked, &commands, &canaries).await?;
         for report in &observation.reports {
-            if let Some(bytes) = &report.bytes {
+            if let Ok(bytes) = &report.bytes {
                 let file = TreeFile {
                     bytes: bytes.clone().into(),
                     executable: false,
@@ -95,6 +102,16 @@ impl Engine {
             "gate ran"
         );
         Ok(judge_command(asked, &observation, context))
+    }
+
+    fn canary(&self, canary: &Canary, context: &Value) -> Result<RenderedCanary, Stopped> {
+        Ok(RenderedCanary {
+            name: canary.name.clone(),
+            path: self.templates.render_inline(&canary.path, context)?,
+            text: self.templates.render(&canary.template, context)?,
+            run: self.rendered(&canary.run, context)?,
+            exit_code: canary.exit_code.unwrap_or(1).into(),
+        })
     }
 
     /// Books a verdict.

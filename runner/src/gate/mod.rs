@@ -11,7 +11,7 @@ mod junit;
 
 pub use canonical::canonical;
 pub(crate) use command::described;
-pub use command::{Observation, Ran, ReportFile, judge as judge_command};
+pub use command::{CanaryRan, Observation, Ran, ReportFile, judge as judge_command};
 
 use std::collections::BTreeMap;
 

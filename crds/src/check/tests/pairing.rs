@@ -65,6 +65,8 @@ fn a_run_asks_for_too_much(#[case] from: &str, #[case] to: &str, #[case] expecte
     &["sop:spec.steps[a].gates[unit].command.run[0].argv: the policy does not allow \"sh -c pytest\"; it allows what begins with: pytest"])]
 #[case("[pytest, -q]", "[pytest], network: loopback",
     &["sop:spec.steps[a].gates[unit].command.run[0].network: the policy does not allow \"pytest\" the network access it asks for; lower it, or raise it in the policy"])]
+#[case("'reg/py:3.11'}]", "'reg/py:3.11'}], canaries: [{name: c, path: p, template: t, run: {argv: [sh], image: 'reg/py:3.11'}}]",
+    &["sop:spec.steps[a].gates[unit].command.canaries[c].run.argv: the policy does not allow \"sh\"; it allows what begins with: pytest"])]
 #[case("name: unit", "name: units",
     &["policy:spec.requiredGates[command/unit]: the procedure has no gate command/unit; add it, or choose another procedure"])]
 fn a_procedure_needs_too_much(#[case] from: &str, #[case] to: &str, #[case] expected: &[&str]) {

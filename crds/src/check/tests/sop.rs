@@ -434,6 +434,24 @@ fn a_mistake_is_told_with_its_place(#[case] from: &str, #[case] to: &str, #[case
 }
 
 #[test]
+fn a_canary_is_checked_like_what_it_stands_beside() {
+    let canary = "image: \"python:1\"}]\n      canaries: [{name: c, path: ../c.py, template: canary, run: {argv: [\"{{ x }}\"], image: \"ruff:1\"}}]";
+    let expected = [
+        "path: \"../c.py\" leaves the project with `..`; write it from the project's root",
+        "run.argv[0]: \"{{ x }}\" is a template, but policies allow programs by name; write the program itself",
+        "run.argv[0]: there is no value `x`; known here are: artifacts, attempt, findings, idea, inputs, layout, options, parameters, project, round",
+        "run.image: \"ruff:1\" is no image of the programs that judge; a canary must be run as they are",
+        "template: there is no template `canary`; known are: ask, code, doc",
+    ];
+    let expected = expected
+        .map(|finding| format!("spec.steps[test].gates[unit].command.canaries[c].{finding}"));
+    assert_eq!(
+        check_yaml(&changed(SOP, "image: \"python:1\"}]", canary)),
+        expected
+    );
+}
+
+#[test]
 fn all_mistakes_are_told_at_once_in_the_order_of_their_places() {
     let text = changed(SOP, "to: code}", "to: nowhere}");
     let text = changed(&text, "role: coder", "role: nobody");
