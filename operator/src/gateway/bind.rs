@@ -13,8 +13,9 @@ use sopwith_crds::{
     AgentRun, DEFAULT_POLICY, LAUNCH_LABEL, RUN_LABEL,
     agent_run::Environment,
     contract::{Digest, report::Orders},
+    is_object_name,
 };
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 /// What a pod speaks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -116,6 +117,10 @@ impl KubeBinding {
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
         K: Clone + std::fmt::Debug + serde::de::DeserializeOwned + Send + Sync + 'static,
     {
+        // Callers write what they like into a path. Ours must name one object of one namespace.
+        if !is_object_name(name) || !is_object_name(namespace) {
+            return Ok(None);
+        }
         let cached = cache.get(&ObjectRef::new(name).within(namespace));
         if let Some(found) = cached.filter(|found| fits(found)) {
             return Ok(Some(found));
@@ -175,7 +180,8 @@ impl Binding for KubeBinding {
     }
 }
 
-/// Decides what `pod` speaks for: its controller is `job`, the Job's is `run`, and the labels name a launch.
+/// Decides what `pod` speaks for: its controller is `job`, the Job's is `run`, and the labels name run and launch. Whoever may make
+/// pods or Jobs can name any owner; what bears our labels only the operator and the Job controller make, as admission sees to.
 pub fn bind(run: &AgentRun, job: &Job, pod: &Pod) -> Result<LaunchBinding, Refusal> {
     let refuse = || Refusal::NotOfRun {
         pod: pod.name_any(),
@@ -183,7 +189,8 @@ pub fn bind(run: &AgentRun, job: &Job, pod: &Pod) -> Result<LaunchBinding, Refus
     };
     let job_owns = controller(&pod.metadata, "Job")
         .is_some_and(|owner| Some(&owner.uid) == job.metadata.uid.as_ref());
-    let named = pod.labels().get(RUN_LABEL) == run.metadata.name.as_ref();
+    let of_run = |labels: &BTreeMap<_, _>| labels.get(RUN_LABEL) == run.metadata.name.as_ref();
+    let named = of_run(pod.labels()) && of_run(job.labels());
     if !job_owns || !owns(run, &job.metadata) || !named {
         return Err(refuse());
     }

@@ -2,16 +2,19 @@
 
 use super::{
     job::{self, JobInputs},
-    plan::{self, PlanLost},
+    plan::{self, PlanLost, PreparedPlan},
 };
 use crate::write::{self, FIELD_MANAGER};
 use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
 use kube::{
-    Api, Client, Resource,
+    Api, Client, Resource, ResourceExt,
     api::{DeleteParams, Patch, PatchParams, PostParams, Preconditions},
 };
 use serde_json::json;
-use sopwith_crds::{AgentRun, AgentRunStatus, contract::plan::RunPlan, status::PlanRef};
+use sopwith_crds::{
+    AgentRun, AgentRunStatus, LAUNCH_LABEL, RUN_LABEL, contract::plan::RunPlan, plan::digest,
+    status::PlanRef,
+};
 
 /// A write failed.
 #[derive(Debug, thiserror::Error)]
@@ -60,7 +63,7 @@ impl ApplyError {
 pub struct AppliedPlan {
     /// Where it is.
     pub reference: PlanRef,
-    /// What it says: where an earlier try had frozen another one, that one.
+    /// What it says.
     pub plan: RunPlan,
 }
 
@@ -73,32 +76,37 @@ pub enum Made {
     Before,
 }
 
-/// Freezes a plan, or takes the one that an earlier try froze.
+/// Freezes a plan, or takes the same one that an earlier try froze.
 pub async fn plan(
     client: &Client,
     run: &AgentRun,
-    compressed: Vec<u8>,
+    prepared: PreparedPlan,
     authority: &str,
 ) -> Result<AppliedPlan, ApplyError> {
     let api: Api<ConfigMap> = namespaced(client, run);
-    let wanted = plan::config_map(run, compressed, authority);
+    let wanted = plan::config_map(run, &prepared, authority);
     let name = wanted.metadata.name.clone().unwrap_or_default();
-    let there = match api.create(&params(), &wanted).await {
-        Ok(_) => wanted,
+    match api.create(&params(), &wanted).await {
+        Ok(_) => {}
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
             let there = api.get(&name).await.map_err(failed("read the plan"))?;
-            if !belongs(run, &there) {
+            if !belongs(run, &there) || !plan::holds(&there, &wanted) {
                 return Err(ApplyError::NameTaken {
                     kind: "ConfigMap",
                     name,
                 });
             }
-            there
         }
         Err(source) => return Err(failed("freeze the plan")(source)),
+    }
+    let reference = PlanRef {
+        config_map: name,
+        digest: digest(&prepared.plan).to_string(),
     };
-    let (reference, plan) = plan::read(&there, None)?;
-    Ok(AppliedPlan { reference, plan })
+    Ok(AppliedPlan {
+        reference,
+        plan: prepared.plan,
+    })
 }
 
 /// Reads the frozen plan that status names.
@@ -137,9 +145,11 @@ pub async fn job(client: &Client, inputs: &JobInputs<'_>) -> Result<Made, ApplyE
     match api.create(&params(), &wanted).await {
         Ok(_) => Ok(Made::Now),
         Err(kube::Error::Api(status)) if status.is_already_exists() => {
-            let name = wanted.metadata.name.unwrap_or_default();
+            let name = wanted.name_any();
             let there = api.get(&name).await.map_err(failed("read the Job"))?;
-            if belongs(inputs.run, &there) {
+            // What bears our labels was made by us: admission keeps others from it.
+            let labelled = |label: &&str| there.labels().get(*label) == wanted.labels().get(*label);
+            if belongs(inputs.run, &there) && [RUN_LABEL, LAUNCH_LABEL].iter().all(labelled) {
                 Ok(Made::Before)
             } else {
                 Err(ApplyError::NameTaken { kind: "Job", name })
@@ -149,11 +159,22 @@ pub async fn job(client: &Client, inputs: &JobInputs<'_>) -> Result<Made, ApplyE
     }
 }
 
-/// Ends the Job of a launch: its pod gets SIGTERM and its grace period, and the Job fails with `DeadlineExceeded`.
+/// Ends the Job of a launch: its pod gets SIGTERM and its grace period, and the Job fails with `DeadlineExceeded`. Refused
+/// with a conflict where the Job has changed since it was read here.
 pub async fn stop(client: &Client, run: &AgentRun, launch: u32) -> Result<(), ApplyError> {
     let api: Api<Job> = namespaced(client, run);
     let name = job::name(run.metadata.name.as_deref().unwrap_or_default(), launch);
-    let patch = Patch::Merge(json!({"spec": {"activeDeadlineSeconds": 0}}));
+    let there = api.get_opt(&name).await.map_err(failed("read the Job"))?;
+    let Some(there) = there.filter(|job| belongs(run, job)) else {
+        return Ok(());
+    };
+    let patch = Patch::Merge(json!({
+        "metadata": {
+            "uid": there.metadata.uid,
+            "resourceVersion": there.metadata.resource_version,
+        },
+        "spec": {"activeDeadlineSeconds": 0},
+    }));
     match api.patch(&name, &PatchParams::default(), &patch).await {
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.is_not_found() => Ok(()),
@@ -161,13 +182,13 @@ pub async fn stop(client: &Client, run: &AgentRun, launch: u32) -> Result<(), Ap
     }
 }
 
-/// Deletes a finished run whose time has come.
+/// Deletes a finished run whose time has come. Refused with a conflict where it has changed since it was read.
 pub async fn delete(client: &Client, run: &AgentRun) -> Result<(), ApplyError> {
     let api: Api<AgentRun> = namespaced(client, run);
     let params = DeleteParams {
         preconditions: Some(Preconditions {
             uid: run.metadata.uid.clone(),
-            resource_version: None,
+            resource_version: run.metadata.resource_version.clone(),
         }),
         ..DeleteParams::background()
     };

@@ -6,6 +6,7 @@ use super::{
     launch::{Decision, deadline, decide, failed},
     look::Seen,
     observe::{Observation, Pending},
+    plan::PreparedPlan,
     progress::{Progress, fold},
     resolve::{self, Resolved, Unresolved},
     stage::{Stage, start_by},
@@ -62,8 +63,8 @@ impl Stage<'_> {
             Err(Unresolved::Missing(pending)) => return Ok(Err(Standing::Waiting(pending))),
             Err(Unresolved::Kube(error)) => return Err(ReconcileError::Resolve(error)),
         };
-        let compressed = match build(run, &resolved) {
-            Ok(compressed) => compressed,
+        let prepared = match build(run, &resolved) {
+            Ok(prepared) => prepared,
             Err(rejection) => {
                 return Ok(Err(Standing::Ended(failed(
                     rejection.reason,
@@ -72,7 +73,7 @@ impl Stage<'_> {
                 ))));
             }
         };
-        let applied = apply::plan(&context.client, run, compressed, &context.tls.ca_pem()).await;
+        let applied = apply::plan(&context.client, run, prepared, &context.tls.ca_pem()).await;
         match applied {
             Ok(plan) => Ok(Ok((plan, resolved.policy))),
             Err(error @ ApplyError::NameTaken { .. }) => {
@@ -116,7 +117,7 @@ impl Stage<'_> {
     }
 }
 
-fn build(run: &AgentRun, resolved: &Resolved) -> Result<Vec<u8>, Rejection> {
+fn build(run: &AgentRun, resolved: &Resolved) -> Result<PreparedPlan, Rejection> {
     let plan = plans::build(&PlanInputs {
         run,
         sop: (&resolved.sop.name_any(), &resolved.sop.spec),
@@ -125,7 +126,8 @@ fn build(run: &AgentRun, resolved: &Resolved) -> Result<Vec<u8>, Rejection> {
         inputs: &resolved.inputs,
         templates: &resolved.templates,
     })?;
-    plans::compress(&plan)
+    let compressed = plans::compress(&plan)?;
+    Ok(PreparedPlan { plan, compressed })
 }
 
 fn name_taken(error: &ApplyError) -> Pending {

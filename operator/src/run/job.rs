@@ -9,7 +9,10 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
 };
 use kube::Resource;
-use sopwith_crds::{AgentRun, LAUNCH_LABEL, RUN_LABEL, ToolPolicySpec, contract::plan::RunPlan};
+use sopwith_crds::{
+    AgentRun, LAUNCH_LABEL, RUN_LABEL, ToolPolicySpec,
+    contract::{Digest, plan::RunPlan},
+};
 use std::collections::BTreeMap;
 
 /// What a Job is built from.
@@ -43,11 +46,11 @@ pub fn name(run: &str, launch: u32) -> String {
     format!("{run}-{launch}")
 }
 
-/// Name of the ConfigMap that holds the plan: of this run and of no later one of its name, since a kubelet keeps what
-/// it has read of an immutable ConfigMap.
-pub fn plan_name(run: &str, uid: &str) -> String {
-    let first = uid.split('-').next().unwrap_or_default();
-    format!("{run}-plan-{first}")
+/// Name of the ConfigMap that holds a plan, after the plan's digest. The plan names its run's UID, so no later run of that
+/// name has it: a kubelet keeps what it has read of an immutable ConfigMap. And what somebody else put there is not it.
+pub fn plan_name(run: &str, digest: &Digest) -> String {
+    let digits = digest.as_str().rsplit(':').next().unwrap_or_default();
+    format!("{run}-plan-{}", digits.get(..10).unwrap_or(digits))
 }
 
 /// The run as the owner of what is made for it, so that it goes when the run goes.

@@ -40,22 +40,37 @@ pub enum PlanLost {
     Gone(String),
 }
 
+/// A plan that is not in the cluster yet.
+#[derive(Clone, Debug)]
+pub struct PreparedPlan {
+    /// The plan.
+    pub plan: RunPlan,
+    /// The same, gzipped.
+    pub compressed: Vec<u8>,
+}
+
 /// The immutable ConfigMap that holds a plan, owned by its run.
-pub fn config_map(run: &AgentRun, compressed: Vec<u8>, authority: &str) -> ConfigMap {
+pub fn config_map(run: &AgentRun, prepared: &PreparedPlan, authority: &str) -> ConfigMap {
     let name = run.metadata.name.as_deref().unwrap_or_default();
-    let uid = run.metadata.uid.as_deref().unwrap_or_default();
     ConfigMap {
         metadata: ObjectMeta {
-            name: Some(plan_name(name, uid)),
+            name: Some(plan_name(name, &digest(&prepared.plan))),
             namespace: run.metadata.namespace.clone(),
             labels: Some(labels(name)),
             owner_references: Some(owner(run)),
             ..ObjectMeta::default()
         },
         immutable: Some(true),
-        binary_data: Some([(PLAN_KEY.to_owned(), ByteString(compressed))].into()),
+        binary_data: Some([(PLAN_KEY.to_owned(), ByteString(prepared.compressed.clone()))].into()),
         data: Some([(CA_KEY.to_owned(), authority.to_owned())].into()),
     }
+}
+
+/// Whether a ConfigMap that was there already holds just what we would have put there. Its owner and labels say nothing: whoever
+/// may write ConfigMaps in the namespace can write those.
+pub fn holds(there: &ConfigMap, wanted: &ConfigMap) -> bool {
+    let plan = |map: &ConfigMap| read(map, None).ok().map(|(reference, _)| reference.digest);
+    plan(there).is_some() && plan(there) == plan(wanted) && there.data == wanted.data
 }
 
 /// Reads the plan back. `expected`: the digest that status shows, where it shows one.
@@ -119,20 +134,44 @@ mod tests {
     use crate::run::fixture;
     use sopwith_crds::plan::compress;
 
+    fn prepared() -> PreparedPlan {
+        let plan = fixture::plan();
+        PreparedPlan {
+            compressed: compress(&plan).unwrap(),
+            plan,
+        }
+    }
+
     #[test]
     fn the_plan_is_read_back_as_it_was_written() {
         let plan = fixture::plan();
-        let map = config_map(&fixture::run(), compress(&plan).unwrap(), "PEM");
+        let map = config_map(&fixture::run(), &prepared(), "PEM");
         let (reference, found) = read(&map, Some(digest(&plan).as_str())).unwrap();
         assert_eq!(found, plan);
-        assert_eq!(reference.config_map, "blackjack-plan-11111111");
+        let digits = &digest(&plan).to_string()["sha256:".len()..][..10];
+        assert_eq!(reference.config_map, format!("blackjack-plan-{digits}"));
         assert_eq!(map.immutable, Some(true));
         assert_eq!(map.metadata.owner_references.unwrap()[0].kind, "AgentRun");
     }
 
     #[test]
+    fn a_plan_that_somebody_else_put_there_is_not_taken_for_ours() {
+        let wanted = config_map(&fixture::run(), &prepared(), "PEM");
+        assert!(holds(&wanted, &wanted));
+        let mut repacked = wanted.clone();
+        let mut forged = fixture::plan();
+        forged.run.name = "other".to_owned();
+        let bytes = ByteString(compress(&forged).unwrap());
+        repacked.binary_data = Some([(PLAN_KEY.to_owned(), bytes)].into());
+        assert!(!holds(&repacked, &wanted));
+        let other_authority = config_map(&fixture::run(), &prepared(), "another PEM");
+        assert!(!holds(&other_authority, &wanted));
+        assert!(!holds(&ConfigMap::default(), &wanted));
+    }
+
+    #[test]
     fn another_plan_is_noticed() {
-        let map = config_map(&fixture::run(), compress(&fixture::plan()).unwrap(), "PEM");
+        let map = config_map(&fixture::run(), &prepared(), "PEM");
         assert!(matches!(
             read(&map, Some("sha256:0")),
             Err(PlanLost::Changed { .. })

@@ -8,6 +8,7 @@ use kube::{Api, Client, Resource, core::NamespaceResourceScope, runtime::reflect
 use serde::de::DeserializeOwned;
 use sopwith_crds::{
     AgentRun, DEFAULT_POLICY, SopDefinition, SopDefinitionSpec, ToolPolicy, agent_run::KeyRef,
+    is_object_name,
 };
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
@@ -125,6 +126,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     async fn map(&self, name: &str) -> Result<BTreeMap<String, String>, Unresolved> {
+        if !is_object_name(name) {
+            return Err(missing(format!(
+                "\"{name}\" is no name of a ConfigMap: use lower-case letters, digits, - and ."
+            )));
+        }
         let found = self.api.get_opt(name).await.map_err(Unresolved::Kube)?;
         let found = found.ok_or_else(|| {
             missing(format!(
@@ -169,7 +175,10 @@ where
     K: Clone + Debug + DeserializeOwned + 'static,
 {
     let api: Api<K> = Api::namespaced(client.clone(), namespace);
-    if let Some(found) = api.get_opt(name).await.map_err(Unresolved::Kube)? {
+    // A name with / or ? in it would ask for something else.
+    if is_object_name(name)
+        && let Some(found) = api.get_opt(name).await.map_err(Unresolved::Kube)?
+    {
         return Ok(Arc::new(found));
     }
     // The others are only named in a message: the cache is good enough.
