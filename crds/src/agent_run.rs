@@ -452,9 +452,9 @@ pub struct RunnerPod {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32))]
     pub tolerations: Vec<Toleration>,
-    /// Priority class of the pod.
+    /// Priority class of the pod. Not one of the system's own, which push other pods off their nodes.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 253))]
+    #[schemars(length(min = 1, max = 253), regex(pattern = crate::OBJECT_NAME), extend("x-kubernetes-validations" = [{"rule": "!self.startsWith('system-')", "message": "the system's own priority classes are not for runs"}]))]
     pub priority_class_name: Option<String>,
     /// Queue of a job queueing system (Kueue); the Job starts suspended and is admitted by it.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -7,7 +7,7 @@ use sopwith_crds::AgentRun;
 use std::collections::BTreeMap;
 
 /// Every policy that the operator asks for, by name, with its spec as the chart ships it.
-pub const POLICIES: [(&str, &str); 4] = [
+pub const POLICIES: [(&str, &str); 5] = [
     (
         AGENT_RUNS,
         include_str!("../../../charts/sopwith/admission/agentruns.yaml"),
@@ -23,6 +23,10 @@ pub const POLICIES: [(&str, &str); 4] = [
     (
         "sopwith-owned",
         include_str!("../../../charts/sopwith/admission/owned.yaml"),
+    ),
+    (
+        "sopwith-tokens",
+        include_str!("../../../charts/sopwith/admission/tokens.yaml"),
     ),
 ];
 
