@@ -1,6 +1,6 @@
 //! What the operator is told at its start.
 
-use crate::{caches::Scope, leader};
+use crate::{caches::Scope, leader, store::S3Options};
 use clap::Parser;
 use std::{
     net::{IpAddr, SocketAddr},
@@ -35,13 +35,16 @@ pub struct Config {
         value_parser = clap::builder::NonEmptyStringValueParser::new()
     )]
     pub watch_namespace: Option<String>,
-    /// Where reports and artifacts are kept.
+    /// Where reports and artifacts are kept: `file:///<folder>`, or `s3://<bucket>/<prefix>`.
     #[arg(
         long,
         env = "SOPWITH_STORAGE_URL",
         default_value = "file:///var/lib/sopwith"
     )]
     pub storage_url: String,
+    /// How a bucket is reached.
+    #[command(flatten)]
+    pub s3: S3Options,
     /// Days for which what a run left is kept after the run is deleted.
     #[arg(
         long,

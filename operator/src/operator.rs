@@ -46,7 +46,7 @@ pub enum StartError {
 /// Runs the operator until `end` says true, or until another replica has taken the lease.
 pub async fn run(config: Config, end: signal::Receiver<bool>) -> Result<(), StartError> {
     let client = connect().await?;
-    let store = Store::open(&config.storage_url)?;
+    let store = Store::open(&config.storage_url, &config.s3)?;
     let health = Health::default();
     let http = listen(config.http).await?;
     tokio::spawn(serve_http(

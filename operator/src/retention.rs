@@ -76,7 +76,7 @@ fn is_over(newest: Timestamp, days: u32, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::RunMeta;
+    use crate::store::{RunMeta, S3Options};
     use rstest::rstest;
 
     #[rstest]
@@ -93,7 +93,7 @@ mod tests {
     ) {
         let folder = tempfile::tempdir().unwrap();
         let url = url::Url::from_directory_path(folder.path()).unwrap();
-        let store = Store::open(url.as_str()).unwrap();
+        let store = Store::open(url.as_str(), &S3Options::default()).unwrap();
         if let Some(namespace) = namespace {
             let meta = RunMeta {
                 namespace: namespace.into(),

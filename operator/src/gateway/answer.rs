@@ -134,7 +134,12 @@ impl From<StoreError> for Failure {
             StoreError::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "TooLarge"),
             StoreError::NotLeader(not) => return (*not).into(),
             StoreError::Key(_) => (StatusCode::BAD_REQUEST, "InvalidName"),
-            StoreError::Url { .. } | StoreError::Damaged { .. } | StoreError::Backend(_) => {
+            StoreError::Url { .. }
+            | StoreError::Endpoint { .. }
+            | StoreError::Careless(_)
+            | StoreError::Contended(_)
+            | StoreError::Damaged { .. }
+            | StoreError::Backend(_) => {
                 tracing::error!(%error, "the artifact store failed");
                 // Where the store keeps its objects is nobody's business out there.
                 let message = "the artifact store failed; the gateway's log says more";

@@ -97,6 +97,11 @@ impl Inbox {
         }
     }
 
+    /// What a run reported, read from the store anew: another leader may have stored something before its lease was over.
+    pub async fn reload(&self, run_uid: &str) -> Result<Arc<RunLog>, StoreError> {
+        self.turn(run_uid).await.reload().await
+    }
+
     /// When a run was last heard of, signs of life included.
     pub fn last_seen(&self, run_uid: &str) -> Option<Timestamp> {
         let slot = lock(&self.shared.runs).get(run_uid).cloned()?;
@@ -156,13 +161,24 @@ impl Turn {
     /// What the run reported.
     pub(super) async fn load(&self) -> Result<Arc<RunLog>, StoreError> {
         let known = lock(&self.slot.state).log.clone();
-        if let Some(log) = known {
-            return Ok(log);
+        match known {
+            Some(log) => Ok(log),
+            None => self.reload().await,
         }
+    }
+
+    /// What the run reported, as the store has it now; what was used is kept where it is ahead of that.
+    pub(super) async fn reload(&self) -> Result<Arc<RunLog>, StoreError> {
         let stored = self.inbox.shared.store.batches(&self.run_uid).await?;
         let newest = stored.iter().map(|b| b.received_at).max();
-        let log = Arc::new(RunLog::from(stored));
+        let mut log = RunLog::from(stored);
         let mut state = lock(&self.slot.state);
+        if let Some(known) = &state.log {
+            for ((launch, pod), usage) in &known.usage {
+                log.note_usage(*launch, pod, usage);
+            }
+        }
+        let log = Arc::new(log);
         state.last_seen = state.last_seen.max(newest);
         state.log = Some(log.clone());
         Ok(log)

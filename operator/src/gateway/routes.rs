@@ -234,13 +234,20 @@ impl Gateway {
         let now = Timestamp::now();
         let (launch, pod) = (runner.binding.launch, runner.pod_uid.as_str());
         let turn = self.inbox.turn(&runner.binding.run_uid).await;
-        let log = turn.load().await?;
-        let sender = Sender {
+        let mut log = turn.load().await?;
+        let known = |log: &RunLog| Sender {
             current: runner.binding.current,
             acknowledged: log.acknowledged(launch, pod),
             ended: log.ended(launch, pod),
         };
-        let taken = take(&batch, launch, sender);
+        let mut sender = known(&log);
+        let mut taken = take(&batch, launch, sender);
+        if matches!(taken, Err(NotTaken::SequenceGap { .. })) {
+            // What is missing may have been stored by another leader after this one had read.
+            log = turn.reload().await?;
+            sender = known(&log);
+            taken = take(&batch, launch, sender);
+        }
         if !matches!(taken, Err(NotTaken::UnsupportedVersion(_))) {
             // Before anything else, and whether or not the batch is taken: money that was spent was spent.
             self.book(&runner, &batch, &log, now).await?;

@@ -61,7 +61,7 @@ impl Leadership {
     }
 
     /// The lease is over, or about to be given back.
-    pub(super) fn end(&self) {
+    pub(crate) fn end(&self) {
         self.valid_until.store(0, Ordering::SeqCst);
     }
 }
@@ -92,4 +92,88 @@ pub fn fenced(plain: Client, leadership: Leadership) -> Client {
 
 fn asks_only(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::StatusCode;
+    use rstest::rstest;
+    use std::sync::atomic::AtomicUsize;
+
+    /// A client that answers each request with this status and counts them.
+    fn counting(
+        status: StatusCode,
+        during: impl Fn() + Clone + Send + 'static,
+    ) -> (Client, Arc<AtomicUsize>) {
+        let sent = Arc::new(AtomicUsize::new(0));
+        let count = sent.clone();
+        let service = tower::service_fn(move |_: Request<Body>| {
+            count.fetch_add(1, Ordering::SeqCst);
+            during();
+            let answer = Response::builder().status(status).body(Body::empty());
+            std::future::ready(answer.map_err(BoxError::from))
+        });
+        (Client::new(service, "demo"), sent)
+    }
+
+    fn request(method: &Method) -> Request<Body> {
+        let request = Request::builder()
+            .method(method)
+            .uri("/api/v1/namespaces/demo/pods/one");
+        request.body(Body::empty()).unwrap()
+    }
+
+    #[rstest]
+    #[case::a_question(Method::GET, 1)]
+    #[case::a_creation(Method::POST, 0)]
+    #[case::a_replacement(Method::PUT, 0)]
+    #[case::a_change(Method::PATCH, 0)]
+    #[case::a_deletion(Method::DELETE, 0)]
+    #[tokio::test]
+    async fn who_is_not_the_leader_sends_questions_only(
+        #[case] method: Method,
+        #[case] expected: usize,
+    ) {
+        let (client, sent) = counting(StatusCode::OK, || ());
+        let leadership = Leadership::always();
+        let client = fenced(client, leadership.clone());
+        client.send(request(&method)).await.unwrap();
+        assert_eq!(sent.swap(0, Ordering::SeqCst), 1);
+        leadership.end();
+        let answer = client.send(request(&method)).await;
+        assert_eq!(sent.load(Ordering::SeqCst), expected);
+        assert_eq!(answer.is_ok(), expected == 1);
+        if let Err(error) = answer {
+            assert!(error.to_string().contains("not the leader"), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_request_is_not_tried_again_after_the_lease() {
+        let leadership = Leadership::always();
+        let ending = leadership.clone();
+        let (client, sent) = counting(StatusCode::SERVICE_UNAVAILABLE, move || ending.end());
+        let answer = fenced(client, leadership)
+            .send(request(&Method::PATCH))
+            .await;
+        assert!(answer.is_err());
+        assert_eq!(sent.load(Ordering::SeqCst), 1);
+    }
+
+    #[test]
+    fn a_lease_holds_until_its_time_and_no_longer() {
+        let now = clock::now();
+        assert_eq!(Leadership::until(now).check(), Err(NotLeader));
+        let leadership = Leadership::until(now + Duration::from_secs(60));
+        assert_eq!(leadership.check(), Ok(()));
+        leadership.extend(now);
+        assert_eq!(
+            leadership.check(),
+            Ok(()),
+            "an earlier answer that comes late takes nothing away"
+        );
+        leadership.end();
+        assert_eq!(leadership.check(), Err(NotLeader));
+    }
 }

@@ -1,7 +1,7 @@
 //! Claims about the ledger: its arithmetic, and that it survives a restart.
 
 use super::{Amount, Day, Entry, Ledger, Origin, date_of};
-use crate::store::Store;
+use crate::store::{S3Options, Store};
 use k8s_openapi::jiff::Timestamp;
 use rstest::rstest;
 use sopwith_crds::{Money, status::Usage};
@@ -68,7 +68,10 @@ fn a_booking_is_what_a_launch_used_since_its_start(
 fn store() -> (Store, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let url = url::Url::from_directory_path(folder.path()).unwrap();
-    (Store::open(url.as_str()).unwrap(), folder)
+    (
+        Store::open(url.as_str(), &S3Options::default()).unwrap(),
+        folder,
+    )
 }
 
 async fn book(ledger: &Ledger, launch: u32, tokens: u64, now: &str) {
@@ -156,4 +159,24 @@ async fn after_a_silent_day_the_batches_tell_the_base() {
         .await
         .unwrap();
     assert_eq!(tokens(&ledger, WEDNESDAY), 3);
+}
+
+#[tokio::test]
+async fn what_a_leader_of_yesterday_writes_late_takes_nothing_away() {
+    let store = Store::in_memory();
+    let old = Ledger::open(store.clone(), at(MONDAY)).await.unwrap();
+    book(&old, 1, 30, MONDAY).await;
+    let new = Ledger::open(store.clone(), at(MONDAY)).await.unwrap();
+    book(&new, 1, 50, MONDAY).await;
+    // Both write the entry that the other does not know yet.
+    book(&new, 2, 7, MONDAY).await;
+    book(&old, 2, 5, MONDAY).await;
+    book(&old, 1, 40, MONDAY).await;
+    assert_eq!(tokens(&old, MONDAY), 57);
+    let later = Ledger::open(store.clone(), at(MONDAY)).await.unwrap();
+    assert_eq!(tokens(&later, MONDAY), 57);
+    // And the other way round: what the old one knew more of is not lost to the new one.
+    book(&old, 1, 60, MONDAY).await;
+    book(&new, 1, 55, MONDAY).await;
+    assert_eq!(tokens(&new, MONDAY), 67);
 }

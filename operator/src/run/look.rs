@@ -25,7 +25,8 @@ pub(super) struct Seen {
 }
 
 impl Stage<'_> {
-    /// Everything that is known of the newest launch; `live`: asked of the API server, not the caches.
+    /// Everything that is known of the newest launch; `live`: asked of the API server and the
+    /// store, not of what is in memory.
     pub(super) async fn look(
         &self,
         run: &AgentRun,
@@ -39,7 +40,12 @@ impl Stage<'_> {
             self.observed(run, launch)
         };
         // Read after the observation: what a runner said before its pod ended is in the log by then.
-        let log = self.context.inbox.load(&self.uid).await?;
+        let log = if live {
+            // Another leader may have stored the last words after this one had read.
+            self.context.inbox.reload(&self.uid).await?
+        } else {
+            self.context.inbox.load(&self.uid).await?
+        };
         let progress = fold(plan, &log.batches);
         let pulse = pulse(plan, &progress, observation.job.is_active(), self.now);
         Ok(Seen {

@@ -4,16 +4,19 @@ use super::{Store, StoreError, damaged, run_path};
 use crate::leader::Leadership;
 use bytes::Bytes;
 use futures::{TryStreamExt, stream::BoxStream};
-use object_store::{ObjectStoreExt, WriteMultipart, path::Path};
+use object_store::{ObjectStoreExt, buffered::BufWriter, path::Path};
 use sha2::{Digest as _, Sha256};
 use sopwith_crds::contract::{Digest, report::MAX_BLOB_BYTES};
+use tokio::io::AsyncWriteExt as _;
 
+/// What is smaller goes up in one request; the rest in parts of this size, the least that S3 takes.
+const PART_BYTES: usize = 5 * 1024 * 1024;
 /// How many parts of one upload may be under way.
 const PARTS_AT_ONCE: usize = 2;
 
 /// A blob on its way in. Nothing can be read under its digest before [`finish`](Self::finish) has proven it.
 pub struct BlobWriter {
-    upload: WriteMultipart,
+    upload: BufWriter,
     leadership: Leadership,
     hasher: Sha256,
     expected: Digest,
@@ -42,9 +45,9 @@ impl Store {
     ) -> Result<BlobWriter, StoreError> {
         let path = blob_path(run_uid, digest)?;
         self.leadership.check()?;
-        let upload = self.objects.put_multipart(&path).await?;
         Ok(BlobWriter {
-            upload: WriteMultipart::new(upload),
+            upload: BufWriter::with_capacity(self.objects.clone(), path, PART_BYTES)
+                .with_max_concurrency(PARTS_AT_ONCE),
             leadership: self.leadership.clone(),
             hasher: Sha256::new(),
             expected: digest.clone(),
@@ -113,13 +116,12 @@ impl BlobWriter {
             });
         }
         self.hasher.update(&piece);
-        self.upload.wait_for_capacity(PARTS_AT_ONCE).await?;
-        self.upload.put(piece);
+        self.upload.put(piece).await?;
         Ok(())
     }
 
     /// Makes the blob readable where its content has the digest, or drops it.
-    pub async fn finish(self) -> Result<(), StoreError> {
+    pub async fn finish(mut self) -> Result<(), StoreError> {
         let hex = hex::encode(self.hasher.finalize());
         if hex != self.expected.hex() {
             // What is left of a failed upload is never read.
@@ -131,12 +133,16 @@ impl BlobWriter {
             });
         }
         self.leadership.check()?;
-        self.upload.finish().await?;
+        let failed = |source: std::io::Error| object_store::Error::Generic {
+            store: "upload",
+            source: source.into(),
+        };
+        self.upload.shutdown().await.map_err(failed)?;
         Ok(())
     }
 
     /// Drops what came so far.
-    pub async fn abort(self) {
+    pub async fn abort(mut self) {
         // What is left of a failed upload is never read.
         let _ = self.upload.abort().await;
     }

@@ -7,23 +7,25 @@
 //! | `runs/{uid}/launches/{n:06}/{pod_uid}/{seq:08}.json` | once: a batch of reports, as it came |
 //! | `runs/{uid}/blobs/{hex}` | once: bytes under their SHA-256 |
 //! | `runs/{uid}/meta.json` | once: whose run it is |
-//! | `ledger/{namespace}/{policy}/{date}/…` | over and over: what a launch used on a day |
+//! | `ledger/{namespace}/{policy}/{date}/…` | over and over, each time over the version before: what a launch used on a day |
+//! | `probe` | once: shows that the store can be written and keeps what is there |
 
 mod batches;
 mod blobs;
+mod open;
 #[cfg(test)]
 mod tests;
 
 pub use batches::{BatchKey, Put, StoredBatch};
 pub use blobs::BlobWriter;
+pub use open::S3Options;
 
 use crate::leader::{Leadership, NotLeader};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
 use k8s_openapi::jiff::Timestamp;
 use object_store::{
-    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, local::LocalFileSystem,
-    path::Path,
+    ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, UpdateVersion, path::Path,
 };
 use serde::{Deserialize, Serialize};
 use sopwith_crds::contract::Digest;
@@ -33,8 +35,14 @@ use std::{fmt, sync::Arc};
 #[derive(Clone)]
 pub struct Store {
     objects: Arc<dyn ObjectStore>,
+    /// Whether an object can be written over one version of it only. A folder cannot, and has one writer.
+    versioned: bool,
+    url: Arc<str>,
     leadership: Leadership,
 }
+
+/// A version of an object.
+pub(crate) type Version = UpdateVersion;
 
 /// Whose run it is; kept beside its evidence, which outlives the run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
@@ -52,13 +60,33 @@ pub struct RunMeta {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The URL names no store that this build can open.
-    #[error("storage URL \"{url}\" cannot be opened: {why}; use file:///<absolute path>")]
+    #[error(
+        "storage URL \"{url}\" cannot be opened: {why}; use file:///<absolute path> or s3://<bucket>/<prefix>"
+    )]
     Url {
         /// As given.
         url: String,
         /// What is wrong with it.
         why: String,
     },
+    /// The endpoint of an object store cannot be used.
+    #[error("--s3-endpoint \"{endpoint}\" cannot be used: {why}")]
+    Endpoint {
+        /// As given, without credentials.
+        endpoint: String,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// The store takes a write that it was told not to take.
+    #[error(
+        "{0} writes over an object in spite of If-None-Match: use a store with conditional writes, as Amazon S3 has"
+    )]
+    Careless(String),
+    /// Somebody else writes an object all the time.
+    #[error(
+        "object {0} was changed by others several times in a row: does another installation use this store?"
+    )]
+    Contended(String),
     /// A part of a key that would leave its folder.
     #[error(
         "\"{0}\" cannot be part of an object's name: expected letters, digits, '-', '_' and '.'"
@@ -95,46 +123,22 @@ pub enum StoreError {
 }
 
 impl Store {
-    /// Opens the store at `url`: `file:///…`, a folder that is made where it is not there.
-    ///
-    /// Every write is on disk before it counts as done.
-    pub fn open(url: &str) -> Result<Self, StoreError> {
-        let refuse = |why: String| StoreError::Url {
-            url: url.to_owned(),
-            why,
-        };
-        let parsed = url::Url::parse(url).map_err(|e| refuse(e.to_string()))?;
-        if parsed.scheme() != "file" {
-            return Err(refuse(format!(
-                "the scheme {} is not supported yet",
-                parsed.scheme()
-            )));
-        }
-        let folder = parsed
-            .to_file_path()
-            .map_err(|()| refuse("it is no absolute path of this machine".to_owned()))?;
-        std::fs::create_dir_all(&folder).map_err(|e| refuse(e.to_string()))?;
-        let local = LocalFileSystem::new_with_prefix(folder)?
-            .with_fsync(true)
-            .with_automatic_cleanup(true);
-        Ok(Self {
-            objects: Arc::new(local),
-            leadership: Leadership::always(),
-        })
-    }
-
     /// The same store, which nothing can be written into but by the leader.
     #[must_use]
     pub fn fenced(&self, leadership: Leadership) -> Self {
         Self {
-            objects: self.objects.clone(),
             leadership,
+            ..self.clone()
         }
     }
 
-    /// Whether the store answers.
+    /// Whether the store answers, can be written, and refuses to write over what it was told not to: without that, two
+    /// leaders could not be kept apart.
     pub async fn ask(&self) -> Result<(), StoreError> {
-        self.folders(&Path::from("ledger")).await?;
+        let path = Path::from("probe");
+        if self.create(&path, Bytes::new()).await? && self.create(&path, Bytes::new()).await? {
+            return Err(StoreError::Careless(self.url.to_string()));
+        }
         Ok(())
     }
 
@@ -187,17 +191,50 @@ impl Store {
         Ok(())
     }
 
-    /// Writes an object whatever was there before.
-    pub(crate) async fn overwrite(&self, path: &Path, bytes: Bytes) -> Result<(), StoreError> {
+    /// Writes an object over the version that is known of it, none for one that is not known to be there. Gives its new
+    /// version; none where another was there. A folder has no versions: there the write always counts.
+    pub(crate) async fn write_over(
+        &self,
+        path: &Path,
+        bytes: Bytes,
+        known: Option<Version>,
+    ) -> Result<Option<Version>, StoreError> {
         self.leadership.check()?;
-        self.objects.put(path, bytes.into()).await?;
-        Ok(())
+        let mode = match known {
+            _ if !self.versioned => PutMode::Overwrite,
+            Some(version) => PutMode::Update(version),
+            None => PutMode::Create,
+        };
+        let options = PutOptions::from(mode);
+        match self.objects.put_opts(path, bytes.into(), options).await {
+            Ok(written) => Ok(Some(written.into())),
+            Err(
+                object_store::Error::AlreadyExists { .. }
+                | object_store::Error::Precondition { .. },
+            ) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Reads an object; none where it is not there.
     pub(crate) async fn read(&self, path: &Path) -> Result<Option<Bytes>, StoreError> {
+        let found = self.read_version(path).await?;
+        Ok(found.map(|(bytes, _)| bytes))
+    }
+
+    /// Reads an object and says which version it is; none where it is not there.
+    pub(crate) async fn read_version(
+        &self,
+        path: &Path,
+    ) -> Result<Option<(Bytes, Version)>, StoreError> {
         match self.objects.get(path).await {
-            Ok(found) => Ok(Some(found.bytes().await?)),
+            Ok(found) => {
+                let version = Version {
+                    e_tag: found.meta.e_tag.clone(),
+                    version: found.meta.version.clone(),
+                };
+                Ok(Some((found.bytes().await?, version)))
+            }
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(e) => Err(e.into()),
         }
@@ -234,7 +271,7 @@ impl fmt::Debug for Store {
 
 impl fmt::Display for Store {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.objects.fmt(f)
+        f.write_str(&self.url)
     }
 }
 

@@ -1,7 +1,9 @@
 //! Claims about the store, over a folder.
 
-use super::{BatchKey, Put, RunMeta, Store, StoreError};
+use super::{BatchKey, Put, RunMeta, S3Options, Store, StoreError};
+use crate::leader::Leadership;
 use bytes::Bytes;
+use object_store::path::Path;
 use rstest::rstest;
 use sopwith_crds::contract::{
     Digest, VERSION,
@@ -12,7 +14,10 @@ use tempfile::TempDir;
 fn store() -> (Store, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     let url = url::Url::from_directory_path(folder.path()).unwrap();
-    (Store::open(url.as_str()).unwrap(), folder)
+    (
+        Store::open(url.as_str(), &S3Options::default()).unwrap(),
+        folder,
+    )
 }
 
 fn key(launch: u32, pod: &str, sequence: u64) -> BatchKey {
@@ -62,7 +67,7 @@ async fn batches_come_back_in_order_after_a_restart() {
     }
     drop(store);
     let url = url::Url::from_directory_path(folder.path()).unwrap();
-    let again = Store::open(url.as_str()).unwrap();
+    let again = Store::open(url.as_str(), &S3Options::default()).unwrap();
     let order: Vec<_> = again.batches("run-1").await.unwrap();
     let order: Vec<_> = order
         .iter()
@@ -171,16 +176,71 @@ async fn deleting_a_run_leaves_others_alone() {
     assert!(!folder.path().join("runs/run-1").exists());
 }
 
-#[rstest]
-#[case("s3://bucket/prefix", "not supported yet")]
-#[case("var/lib/sopwith", "file:///")]
-#[case("file://host/share", "absolute path")]
-fn a_url_that_cannot_be_opened_says_what_to_write(#[case] url: &str, #[case] expected: &str) {
-    let error = Store::open(url).unwrap_err().to_string();
-    assert!(
-        error.contains(expected) && error.contains("file:///"),
-        "{error}"
-    );
+#[tokio::test]
+async fn a_store_that_writes_over_what_it_must_keep_is_found_out() {
+    let (folder, _kept) = store();
+    let memory = Store::in_memory();
+    for store in [&folder, &memory] {
+        // Also at the second start.
+        for _ in 0..2 {
+            store.ask().await.unwrap();
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_object_is_written_over_the_version_that_is_known_only() {
+    let store = Store::in_memory();
+    let path = Path::from("entry");
+    let write = async |text: &'static str, known| {
+        let bytes = Bytes::from_static(text.as_bytes());
+        store.write_over(&path, bytes, known).await.unwrap()
+    };
+    let first = write("1", None).await;
+    assert!(first.is_some());
+    assert_eq!(write("again", None).await, None);
+    let second = write("2", first.clone()).await;
+    assert!(second.is_some());
+    assert_eq!(write("late", first).await, None);
+    let (bytes, version) = store.read_version(&path).await.unwrap().unwrap();
+    assert_eq!((bytes, Some(version)), (Bytes::from_static(b"2"), second));
+}
+
+#[tokio::test]
+async fn who_is_not_the_leader_writes_nothing_and_reads_on() {
+    let (plain, _folder) = store();
+    plain.put_batch(&key(1, "a", 1), batch(1)).await.unwrap();
+    let leadership = Leadership::always();
+    let store = plain.fenced(leadership.clone());
+    let content = Bytes::from_static(b"x");
+    let digest = Digest::of(&content);
+    let mut begun = store.blob_writer("run-1", &digest).await.unwrap();
+    begun.write(content.clone()).await.unwrap();
+    leadership.end();
+    let meta = RunMeta {
+        uid: "run-1".into(),
+        ..RunMeta::default()
+    };
+    let refused = [
+        begun.finish().await,
+        store.put_batch(&key(1, "a", 2), batch(2)).await.map(|_| ()),
+        store.put_blob("run-1", &digest, content).await,
+        store.put_meta(&meta).await,
+        store.delete_run("run-1").await,
+        store
+            .write_over(&Path::from("entry"), Bytes::new(), None)
+            .await
+            .map(|_| ()),
+    ];
+    for refused in refused {
+        assert!(
+            matches!(refused, Err(StoreError::NotLeader(_))),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(store.has_blob("run-1", &digest).await.unwrap(), None);
+    assert_eq!(store.meta("run-1").await.unwrap(), None);
+    assert_eq!(store.batches("run-1").await.unwrap().len(), 1);
 }
 
 #[rstest]

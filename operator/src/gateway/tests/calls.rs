@@ -1,7 +1,10 @@
 //! Claims about the calls, over TLS, against a store in a folder.
 
 use super::listener::Running;
-use crate::{gateway::RunRef, store::Store};
+use crate::{
+    gateway::RunRef,
+    store::{BatchKey, Put, S3Options, Store},
+};
 use futures::StreamExt;
 use k8s_openapi::jiff::Timestamp;
 use reqwest::{Method, Response, StatusCode, header::CONTENT_LENGTH};
@@ -157,6 +160,46 @@ async fn a_gap_says_what_is_expected_and_a_number_is_never_used_twice() {
     assert!(message.contains("batch 2 is expected"), "{message}");
     let other = gateway.report(1, &batch(1, 11)).await;
     refused(other, StatusCode::CONFLICT, "SequenceConflict").await;
+}
+
+#[tokio::test]
+async fn a_batch_that_another_leader_stored_meanwhile_is_no_gap() {
+    let folder = folder();
+    let gateway = Running::start(&folder).await;
+    gateway.acknowledged(1, &batch(1, 10)).await;
+    let key = BatchKey {
+        run_uid: "run-1".into(),
+        launch: 1,
+        pod_uid: "1".into(),
+        sequence: 2,
+    };
+    let stored = serde_json::to_vec(&batch(2, 25)).unwrap();
+    let put = gateway.store.put_batch(&key, stored.into()).await.unwrap();
+    assert_eq!(put, Put::Stored);
+    assert_eq!(gateway.acknowledged(1, &batch(3, 30)).await, 3);
+    let log = gateway.inbox.load("run-1").await.unwrap();
+    let numbers: Vec<u64> = log.batches.iter().map(|b| b.batch.sequence).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[tokio::test]
+async fn who_is_not_the_leader_stores_and_says_nothing() {
+    let folder = folder();
+    let gateway = Running::start(&folder).await;
+    gateway.acknowledged(1, &batch(1, 10)).await;
+    gateway.leadership.end();
+    for answer in [
+        gateway.report(1, &batch(2, 25)).await,
+        gateway.get("pod:1", "launches/1").await,
+        gateway
+            .call(Method::PUT, "pod:1", &blob(b"x"), b"x".to_vec())
+            .await,
+    ] {
+        refused(answer, StatusCode::SERVICE_UNAVAILABLE, "NotLeader").await;
+    }
+    let stored = gateway.store.batches("run-1").await.unwrap();
+    assert_eq!(stored.len(), 1);
+    assert_eq!(gateway.tokens(), 10);
 }
 
 #[tokio::test]
@@ -344,7 +387,11 @@ async fn what_a_forgotten_run_left_is_kept_until_it_is_swept() {
     }
     let kept = gateway.inbox.load("run-1").await.unwrap();
     assert_eq!(kept.batches.len(), 1);
-    let store = Store::open(&format!("file://{}", folder.path().display())).unwrap();
+    let store = Store::open(
+        &format!("file://{}", folder.path().display()),
+        &S3Options::default(),
+    )
+    .unwrap();
     let runs = store.runs().await.unwrap();
     assert_eq!(
         runs.iter().map(|(uid, _)| uid.as_str()).collect::<Vec<_>>(),

@@ -10,7 +10,7 @@ use crate::{
     },
     leader::Leadership,
     ledger::Ledger,
-    store::Store,
+    store::{S3Options, Store},
 };
 use futures::future::BoxFuture;
 use k8s_openapi::jiff::Timestamp;
@@ -143,6 +143,8 @@ impl ResolvesServerCert for Fixed {
 /// A gateway at work; dropped, it is killed, and its folder stays with whoever holds it.
 pub(super) struct Running {
     pub(super) client: reqwest::Client,
+    pub(super) leadership: Leadership,
+    pub(super) store: Store,
     pub(super) inbox: Inbox,
     pub(super) ledger: Ledger,
     pub(super) seen: Arc<Seen>,
@@ -155,7 +157,9 @@ pub(super) struct Running {
 impl Running {
     pub(super) async fn start(folder: &TempDir) -> Self {
         let url = url::Url::from_directory_path(folder.path()).unwrap();
-        let store = Store::open(url.as_str()).unwrap();
+        let leadership = Leadership::always();
+        let store = Store::open(url.as_str(), &S3Options::default()).unwrap();
+        let store = store.fenced(leadership.clone());
         let inbox = Inbox::new(store.clone());
         let ledger = Ledger::open(store.clone(), Timestamp::now()).await.unwrap();
         let seen = Arc::new(Seen::default());
@@ -165,8 +169,8 @@ impl Running {
         let gateway = Gateway {
             auth: Authenticator::new(Arc::new(Tokens)),
             binding: launches.clone(),
-            leadership: Leadership::always(),
-            store,
+            leadership: leadership.clone(),
+            store: store.clone(),
             inbox: inbox.clone(),
             ledger: ledger.clone(),
             observer: seen.clone(),
@@ -183,6 +187,8 @@ impl Running {
         }));
         Self {
             client: client(&bundle, address),
+            leadership,
+            store,
             inbox,
             ledger,
             seen,
