@@ -7,7 +7,8 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 need_root
 
-IMAGES=(workbench-python operator runner)
+WORKBENCHES=(workbench-python workbench-node)
+IMAGES=("${WORKBENCHES[@]}" operator runner)
 SUITE=bookworm
 
 bud() { buildah --storage-driver vfs --root "$CACHE/buildah/root" --runroot "$CACHE/buildah/run" "$@"; }
@@ -138,10 +139,11 @@ SOURCES=$(mktemp -d "$CACHE/images/.build.XXXXXX")
 trap 'rm -rf "$SOURCES"' EXIT
 (snapshot "$SOURCES")
 
-if [[ ! -e $(archive workbench-python) ]]; then
-  (stage "build image workbench-python" debian workbench-python)
-  save workbench-python
-fi
+for image in "${WORKBENCHES[@]}"; do
+  if [[ -e $(archive "$image") ]]; then continue; fi
+  (stage "build image $image" debian "$image")
+  save "$image"
+done
 if [[ ! -e $(archive operator) || ! -e $(archive runner) ]]; then build_image; fi
 if [[ ${1:-} == bases ]]; then exit 0; fi
 if [[ ! -e $(archive operator) || ! -e $(archive runner) ]]; then
