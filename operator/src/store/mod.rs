@@ -118,8 +118,26 @@ pub enum StoreError {
     #[error(transparent)]
     NotLeader(#[from] NotLeader),
     /// The store itself failed.
-    #[error("the artifact store failed: {0}")]
+    #[error("the artifact store failed: {}", told(.0))]
     Backend(#[from] object_store::Error),
+}
+
+/// What failed, and of an answer in XML what it says: the rest of it repeats the request, the key's id included.
+fn told(error: &object_store::Error) -> String {
+    let text = error.to_string();
+    let Some((head, answer)) = text.split_once("<?xml") else {
+        return text;
+    };
+    let part = |name: &str| {
+        let (_, rest) = answer.split_once(&format!("<{name}>"))?;
+        rest.split_once('<').map(|(text, _)| text)
+    };
+    let (code, message) = (part("Code"), part("Message"));
+    format!(
+        "{head}{}: {}",
+        code.unwrap_or("no code"),
+        message.unwrap_or("no message")
+    )
 }
 
 impl Store {

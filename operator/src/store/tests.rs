@@ -188,6 +188,19 @@ async fn a_store_that_writes_over_what_it_must_keep_is_found_out() {
     }
 }
 
+#[test]
+fn an_answer_of_a_store_is_told_without_the_request_that_it_repeats() {
+    let answer = "Server returned non-2xx status code: 403 Forbidden: <?xml version=\"1.0\"?>\n<Error><Code>SignatureDoesNotMatch</Code><Message>The request signature does not match.</Message><AWSAccessKeyId>AKIDEXAMPLE</AWSAccessKeyId></Error>";
+    let error = StoreError::Backend(object_store::Error::Generic {
+        store: "S3",
+        source: answer.into(),
+    });
+    assert_eq!(
+        error.to_string(),
+        "the artifact store failed: Generic S3 error: Server returned non-2xx status code: 403 Forbidden: SignatureDoesNotMatch: The request signature does not match."
+    );
+}
+
 #[tokio::test]
 async fn an_object_is_written_over_the_version_that_is_known_only() {
     let store = Store::in_memory();
