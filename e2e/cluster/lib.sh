@@ -73,6 +73,8 @@ digest() { cat "$@" | sha256sum | cut -c1-12; }
 
 # The Go modules under go/ and the package each tool is built from. Versions are in their go.mod.
 GO_TOOLS=(kubernetes etcd coredns helm kstatus)
+# What only tests need is not built for the demo.
+if [[ -z ${BASE_TOOLS:-} ]]; then GO_TOOLS+=(versitygw); fi
 # Cargo tools as name@version.
 CARGO_TOOLS=(cargo-deny@0.20.2 cargo-machete@0.9.2)
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes sure that everything the cluster, the images and the tests need is there. What was built stays in the cache,
-# keyed by version: a second run builds nothing. With the argument `base`, without the tools of `make lint`.
+# keyed by version: a second run builds nothing. With the argument `base`, without the tools of `make lint` and of the tests.
 set -euo pipefail
 # shellcheck source=e2e/cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
@@ -17,6 +17,7 @@ if [[ $(id -u) == 0 ]]; then
 fi
 trap 'kill "$fetch" ${bases:+"$bases"} 2>/dev/null || true' EXIT
 "$CLUSTER_DIR/pause.sh"
+if [[ ${1:-} == base ]]; then export BASE_TOOLS=1; fi
 "$CLUSTER_DIR/go-tools.sh"
 if [[ -n $bases ]]; then
   wait "$bases" || die "the base images could not be built: $(cat "$CACHE/bases.log")"
