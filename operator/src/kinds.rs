@@ -11,7 +11,7 @@ use sopwith_crds::{
     conditions::{self, Said},
 };
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     fmt::Debug,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
@@ -95,6 +95,11 @@ impl Written {
         let last = self.lock().get(uid).copied()?;
         let left = (last + COALESCE).duration_since(now);
         Duration::try_from(left).ok().filter(|wait| !wait.is_zero())
+    }
+
+    /// Forgets all objects but these, by UID.
+    pub fn keep(&self, alive: &BTreeSet<String>) {
+        self.lock().retain(|uid, _| alive.contains(uid));
     }
 
     /// Notes a write.

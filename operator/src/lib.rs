@@ -3,6 +3,7 @@
 pub mod admission;
 pub mod caches;
 pub mod config;
+mod forget;
 pub mod gateway;
 pub mod health;
 pub mod kinds;

@@ -5,12 +5,9 @@ use crate::{
     run::controller as runs,
 };
 use futures::{Stream, StreamExt, stream};
-use kube::{
-    ResourceExt,
-    runtime::{reflector::ObjectRef, watcher},
-};
+use kube::runtime::{reflector::ObjectRef, watcher};
 use sopwith_crds::AgentRun;
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 use tokio::sync::watch as signal;
 
 /// Changes of runs are told to procedures and policies together.
@@ -27,36 +24,35 @@ pub(crate) fn changes<K: Clone + Send + Sync + 'static>(
         .boxed()
 }
 
-/// Passes the watch of runs on, and forgets what is deleted.
-pub(crate) fn forgetting(watch: Watch<AgentRun>, context: Arc<runs::Context>) -> Watch<AgentRun> {
+/// Passes the watch of runs on, and signals that one appeared or went.
+pub(crate) fn comings(watch: Watch<AgentRun>, changed: &signal::Sender<u64>) -> Watch<AgentRun> {
+    let changed = changed.clone();
     watch
-        .inspect(move |event| match event {
-            Ok(watcher::Event::Delete(run)) => {
-                let uid = run.uid().unwrap_or_default();
-                context.memory.forget(&uid);
-                context
-                    .changed
-                    .send_modify(|count| *count = count.wrapping_add(1));
-                let inbox = context.inbox.clone();
-                tokio::spawn(async move { inbox.forget(&uid).await });
-            }
-            // Whose deletion the watch lost is missing from the list.
-            Ok(watcher::Event::InitDone) => {
-                let runs = context.caches.runs.state();
-                let alive = runs.iter().filter_map(|run| run.uid()).collect();
-                for uid in context.memory.retain(&alive) {
-                    let inbox = context.inbox.clone();
-                    tokio::spawn(async move { inbox.forget(&uid).await });
+        .inspect(move |event| {
+            let came = |run: &AgentRun| run.status.as_ref().is_none_or(|s| s.phase.is_none());
+            match event {
+                Ok(watcher::Event::Apply(run)) if !came(run) => {}
+                Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
+                    changed.send_modify(|count| *count = count.wrapping_add(1));
                 }
+                _ => {}
             }
-            Ok(watcher::Event::Apply(run))
-                if run.status.as_ref().is_none_or(|s| s.phase.is_none()) =>
-            {
-                context
-                    .changed
-                    .send_modify(|count| *count = count.wrapping_add(1));
+        })
+        .boxed()
+}
+
+/// Passes a watch on, and signals that objects may have gone: one was seen to go, or all were listed anew, and what went
+/// before that is not told.
+pub(crate) fn goings<K: Send + Sync + 'static>(
+    watch: Watch<K>,
+    gone: &signal::Sender<u64>,
+) -> Watch<K> {
+    let gone = gone.clone();
+    watch
+        .inspect(move |event| {
+            if let Ok(watcher::Event::Delete(_) | watcher::Event::InitDone) = event {
+                gone.send_modify(|count| *count = count.wrapping_add(1));
             }
-            _ => {}
         })
         .boxed()
 }
@@ -92,4 +88,30 @@ pub(crate) fn signals(
         changed.mark_unchanged();
         Some(((), changed))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rstest::rstest;
+    use watcher::Event;
+
+    fn run() -> AgentRun {
+        AgentRun::new("one", Default::default())
+    }
+
+    #[rstest]
+    #[case::it_was_deleted(vec![Event::Delete(run())], 1)]
+    #[case::deletions_in_between_are_not_told(vec![Event::Init, Event::InitApply(run()), Event::InitDone], 1)]
+    #[case::nothing_went(vec![Event::Apply(run())], 0)]
+    #[tokio::test]
+    async fn whatever_may_have_gone_is_looked_for(
+        #[case] events: Vec<Event<AgentRun>>,
+        #[case] signals: u64,
+    ) {
+        let gone = signal::Sender::new(0);
+        let watch: Watch<AgentRun> = stream::iter(events.into_iter().map(Ok)).boxed();
+        goings(watch, &gone).collect::<Vec<_>>().await;
+        assert_eq!(*gone.borrow(), signals);
+    }
 }

@@ -4,6 +4,7 @@ use crate::{
     admission::{self, Admission},
     caches::{self, Caches, Filled, Scope, Watch, concerning, run_of, run_of_refusal, watch},
     config::Config,
+    forget::forget_always,
     gateway::{
         Authenticator, Gateway, GatewayTls, Inbox, KubeBinding, KubeReviewer, router, serve,
     },
@@ -18,7 +19,7 @@ use crate::{
     run::{controller as runs, job::Site, memory::Memory},
     sop,
     store::Store,
-    triggers::{changes, forgetting, gathered, those_waiting},
+    triggers::{changes, comings, gathered, goings, those_waiting},
 };
 use futures::{Stream, StreamExt, future, stream};
 use k8s_openapi::jiff::Timestamp;
@@ -52,6 +53,8 @@ struct Signals {
     phases: signal::Sender<u64>,
     /// Something was used.
     usage: signal::Sender<u64>,
+    /// A run, procedure or policy may have gone.
+    gone: signal::Sender<u64>,
     /// The end has come.
     end: signal::Receiver<bool>,
 }
@@ -101,6 +104,7 @@ pub(crate) async fn work(
         definitions: signal::Sender::new(0),
         phases: signal::Sender::new(0),
         usage: signal::Sender::new(0),
+        gone: signal::Sender::new(0),
         end,
     };
     let gateway_at = listen(config.listen).await?;
@@ -135,6 +139,11 @@ pub(crate) async fn work(
         tokio::spawn(sweep_always(store, client.clone(), scope, days)),
         tokio::spawn(announce(client, leadership, config.address())),
         tokio::spawn(when_ready(caches, health.clone())),
+        tokio::spawn(forget_always(
+            shared.runs.clone(),
+            shared.kinds.clone(),
+            signals.gone.subscribe(),
+        )),
     ];
     start_controllers(&mut tasks, watches, &shared.runs, &shared.kinds, &signals);
     tracing::info!(listen = %config.listen, "the operator works");
@@ -254,7 +263,7 @@ fn start_controllers(
     kinds: &Arc<kinds::Context>,
     signals: &Signals,
 ) {
-    let definitions = changes(watches.sops, &signals.definitions);
+    let definitions = changes(goings(watches.sops, &signals.gone), &signals.definitions);
     let sops = Controller::for_stream(definitions.touched_objects(), kinds.caches.sops.clone())
         .reconcile_all_on(gathered(signals.phases.subscribe()))
         .graceful_shutdown_on(signals.ended())
@@ -270,7 +279,10 @@ fn start_controllers(
         );
     tasks.spawn(drive(sops));
 
-    let definitions = changes(watches.policies, &signals.definitions);
+    let definitions = changes(
+        goings(watches.policies, &signals.gone),
+        &signals.definitions,
+    );
     let policies =
         Controller::for_stream(definitions.touched_objects(), kinds.caches.policies.clone())
             .reconcile_all_on(gathered(signals.phases.subscribe()))
@@ -300,7 +312,8 @@ fn start_controllers(
         reported.boxed(),
         those_waiting(signals.definitions.subscribe(), context.caches.clone()).boxed(),
     ]);
-    let runs_changed = forgetting(watches.runs, context.clone()).touched_objects();
+    let runs_changed = comings(goings(watches.runs, &signals.gone), &signals.phases);
+    let runs_changed = runs_changed.touched_objects();
     let runs = Controller::for_stream(runs_changed, context.caches.runs.clone())
         .with_config(kube::runtime::controller::Config::default().concurrency(CONCURRENCY))
         .reconcile_on(pokes)

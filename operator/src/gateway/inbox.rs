@@ -127,11 +127,14 @@ impl Inbox {
         lock(&turn.slot.state).log = None;
     }
 
-    /// Drops a run that is deleted from memory. What it left stays in the store until its retention is over.
-    pub async fn forget(&self, run_uid: &str) {
-        let turn = self.turn(run_uid).await;
-        *lock(&turn.slot.state) = State::default();
-        lock(&self.shared.runs).remove(run_uid);
+    /// Drops all runs but these from memory. What the others left stays in the store until its retention is over.
+    pub async fn keep(&self, alive: &BTreeSet<String>) {
+        let known: Vec<_> = lock(&self.shared.runs).keys().cloned().collect();
+        for run_uid in known.iter().filter(|uid| !alive.contains(*uid)) {
+            let turn = self.turn(run_uid).await;
+            *lock(&turn.slot.state) = State::default();
+            lock(&self.shared.runs).remove(run_uid);
+        }
     }
 
     /// Waits until nobody else changes what is known of a run.

@@ -3,7 +3,7 @@
 use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{AgentRun, contract::plan::RunPlan, status::PlanRef};
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -68,21 +68,9 @@ impl Memory {
         })
     }
 
-    /// Forgets a run.
-    pub fn forget(&self, uid: &str) {
-        self.lock().remove(uid);
-    }
-
-    /// Forgets every run but these; gives whom it forgot.
-    pub fn retain(&self, alive: &HashSet<String>) -> Vec<String> {
-        let mut runs = self.lock();
-        let gone: Vec<String> = runs
-            .keys()
-            .filter(|uid| !alive.contains(*uid))
-            .cloned()
-            .collect();
-        runs.retain(|uid, _| alive.contains(uid));
-        gone
+    /// Forgets all runs but these, by UID.
+    pub fn keep(&self, alive: &BTreeSet<String>) {
+        self.lock().retain(|uid, _| alive.contains(uid));
     }
 
     fn with<T>(&self, uid: &str, act: impl FnOnce(&mut Remembered) -> T) -> T {
@@ -114,8 +102,8 @@ mod tests {
         for uid in ["stays", "gone"] {
             memory.ordered_at(uid, true, now);
         }
-        let listed = HashSet::from(["stays".to_owned(), "new".to_owned()]);
-        assert_eq!(memory.retain(&listed), ["gone"]);
+        let listed = BTreeSet::from(["stays".to_owned(), "new".to_owned()]);
+        memory.keep(&listed);
         let later = Timestamp::from_second(9).unwrap();
         assert_eq!(memory.ordered_at("stays", true, later), Some(now));
         assert_eq!(memory.ordered_at("gone", true, later), Some(later));

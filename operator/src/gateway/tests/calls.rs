@@ -18,7 +18,7 @@ use sopwith_crds::{
     },
     status::Usage,
 };
-use std::pin::pin;
+use std::{collections::BTreeSet, pin::pin};
 
 fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
@@ -383,7 +383,7 @@ async fn what_a_forgotten_run_left_is_kept_until_it_is_swept() {
     let gateway = Running::start(&folder).await;
     gateway.acknowledged(1, &batch(1, 10)).await;
     for _ in 0..2 {
-        gateway.inbox.forget("run-1").await;
+        gateway.inbox.keep(&BTreeSet::new()).await;
     }
     let kept = gateway.inbox.load("run-1").await.unwrap();
     assert_eq!(kept.batches.len(), 1);
