@@ -9,6 +9,7 @@ pub mod kubectl;
 pub mod llm_server;
 pub mod namespace;
 pub mod operator_process;
+pub mod people;
 pub mod prometheus;
 pub mod sample;
 

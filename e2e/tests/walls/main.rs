@@ -1,4 +1,6 @@
 //! What is held back: attempts of people, of runs, and of the code that models write. Each fails or is contained.
 
+mod admission;
+mod decisions;
 mod fuzz;
 mod rights;
