@@ -8,6 +8,7 @@ use std::{
 
 use sopwith_crds::{
     AgentRun, SopDefinition, ToolPolicy,
+    agent_run::KeyRef,
     contract::{
         plan::RunPlan,
         report::{Event, LaunchStart, Outcome, What},
@@ -41,9 +42,9 @@ pub enum LocalError {
         /// Why.
         message: String,
     },
-    /// A value that only a cluster has.
-    #[error("{0} comes from a ConfigMap, which a local run does not have: give the value itself")]
-    ConfigMap(String),
+    /// A value is given in neither of the ways there are.
+    #[error("{0} has neither a value nor a configMapKeyRef")]
+    NoValue(String),
     /// There is no plan.
     #[error(transparent)]
     Rejected(#[from] Rejection),
@@ -76,7 +77,7 @@ pub struct Inputs {
     /// Folder with Secrets, each a folder of its own name with a file for each key.
     #[arg(long, value_name = "DIR", default_value = "secrets")]
     pub secrets: PathBuf,
-    /// Folder with ConfigMaps of certificates, each a folder of its own name with a file for each key.
+    /// Folder with ConfigMaps (of inputs, of certificates), each a folder of its own name with a file for each key.
     #[arg(long, value_name = "DIR", default_value = "config")]
     pub config: PathBuf,
 }
@@ -89,17 +90,17 @@ impl Inputs {
         let mut run: AgentRun = object(&self.run)?;
         run.metadata.namespace.get_or_insert_with(|| "local".into());
         run.metadata.uid.get_or_insert_with(|| "local".into());
-        let idea = run
+        let idea_from = run
             .spec
-            .idea
-            .clone()
-            .ok_or_else(|| LocalError::ConfigMap("spec.idea".into()))?;
+            .idea_from
+            .as_ref()
+            .map(|from| &from.config_map_key_ref);
+        let idea = self.value("spec.idea", run.spec.idea.as_ref(), idea_from)?;
         let mut inputs = BTreeMap::new();
         for input in &run.spec.inputs {
-            let value = input
-                .value
-                .clone()
-                .ok_or_else(|| LocalError::ConfigMap(format!("spec.inputs[{}]", input.name)))?;
+            let field = format!("spec.inputs[{}]", input.name);
+            let from = input.config_map_key_ref.as_ref();
+            let value = self.value(&field, input.value.as_ref(), from)?;
             inputs.insert(input.name.clone(), value);
         }
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
@@ -111,6 +112,19 @@ impl Inputs {
             inputs: &inputs,
             templates: &BTreeMap::new(),
         })?)
+    }
+
+    fn value(
+        &self,
+        field: &str,
+        value: Option<&String>,
+        from: Option<&KeyRef>,
+    ) -> Result<String, LocalError> {
+        match (value, from) {
+            (Some(value), _) => Ok(value.clone()),
+            (None, Some(from)) => read(&self.config.join(&from.name).join(&from.key)),
+            (None, None) => Err(LocalError::NoValue(field.to_owned())),
+        }
     }
 
     /// The cassette's file, where there is one.
