@@ -97,7 +97,7 @@ mod tests {
     use watcher::Event;
 
     fn run() -> AgentRun {
-        AgentRun::new("one", Default::default())
+        AgentRun::new("one", sopwith_crds::agent_run::AgentRunSpec::default())
     }
 
     #[rstest]

@@ -25,11 +25,13 @@ impl Engine {
     pub(crate) async fn save(&mut self) -> Result<Digest, End> {
         let tree = self.tree.read(Clone::clone);
         let spent = self.llm.spent();
-        match self
-            .blobs
-            .save(&self.plan_digest, &tree, &self.record, spent)
-            .await
-        {
+        let reporter = self.reporter.clone();
+        let saved = tokio::select! {
+            biased;
+            saved = self.blobs.save(&self.plan_digest, &tree, &self.record, spent) => saved,
+            () = reporter.out_of_time() => Err(GatewayError::Away("the process is told to end".to_owned())),
+        };
+        match saved {
             Ok(digest) => {
                 self.snapshot = Some(digest.clone());
                 Ok(digest)

@@ -14,7 +14,7 @@ use sopwith_crds::{
     },
     status::Usage,
 };
-use tokio::sync::watch;
+use tokio::{sync::watch, time::Instant};
 
 use crate::gateway::{Gateway, GatewayError};
 
@@ -22,6 +22,9 @@ use crate::gateway::{Gateway, GatewayError};
 const EVERY: Duration = Duration::from_secs(2);
 /// How long a batch that must be acknowledged is tried.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// How long a process that is told to end tries to get its last report through: less than the pod's grace period, so that
+/// its last words are written in any case.
+const LAST_TRIES: Duration = Duration::from_secs(20);
 /// Bytes of events in one batch; the rest of the bound is for what is around them.
 const MOST: usize = MAX_BATCH_BYTES / 2;
 
@@ -51,6 +54,7 @@ struct Shared {
     spool: Mutex<Spool>,
     sending: tokio::sync::Mutex<()>,
     stop: watch::Sender<Option<Stop>>,
+    leave_at: watch::Sender<Option<Instant>>,
 }
 
 #[derive(Default)]
@@ -76,6 +80,7 @@ impl Reporter {
             spool: Mutex::new(spool),
             sending: tokio::sync::Mutex::default(),
             stop: watch::Sender::new(None),
+            leave_at: watch::Sender::new(None),
         }));
         reporter.obey(orders);
         reporter
@@ -99,8 +104,16 @@ impl Reporter {
         }
     }
 
-    /// Hands over all that is spooled and waits until it is stored.
+    /// Hands over all that is spooled and waits until it is stored, or the process has no more time.
     pub async fn deliver(&self) -> Result<(), GatewayError> {
+        tokio::select! {
+            biased;
+            delivered = self.deliver_all() => delivered,
+            () = self.out_of_time() => Err(GatewayError::Away("the process is told to end".to_owned())),
+        }
+    }
+
+    async fn deliver_all(&self) -> Result<(), GatewayError> {
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(Duration::from_millis(500))
             .with_max_delay(Duration::from_secs(3))
@@ -155,6 +168,28 @@ impl Reporter {
         self.0
             .stop
             .send_if_modified(|stop| stop.is_none() && stop.replace(why).is_none());
+    }
+
+    /// The process is told to end: the launch stops, and nothing is waited for any longer than the process will live.
+    pub fn terminate(&self) {
+        self.0
+            .leave_at
+            .send_replace(Some(Instant::now() + LAST_TRIES));
+        self.end(Stop::Terminated);
+    }
+
+    /// Waits until the process is told to end and has no more time to get a report through.
+    pub async fn out_of_time(&self) {
+        let mut leave_at = self.0.leave_at.subscribe();
+        loop {
+            let at = *leave_at.borrow_and_update();
+            if let Some(at) = at {
+                return tokio::time::sleep_until(at).await;
+            }
+            if leave_at.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
     }
 
     /// Waits until the launch must stop.
@@ -309,5 +344,40 @@ mod tests {
             ..big
         };
         assert_eq!(fitting(&[huge]), 1);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_told_to_end_stops_waiting_for_a_gateway_that_is_away_before_he_is_killed() {
+        // Another test in this process may have installed it.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let run = sopwith_crds::contract::plan::RunIdentity {
+            namespace: "demo".into(),
+            name: "game".into(),
+            uid: "u".into(),
+        };
+        // Without a token no call is made: as away as a gateway can be.
+        let token = folder.path().join("token");
+        let gateway =
+            crate::gateway::HttpGateway::new("https://gateway", b"", &token, &run, 1).unwrap();
+        let reporter = Reporter::new(
+            Gateway::Http(Arc::new(gateway)),
+            0,
+            Orders {
+                suspend: true,
+                cancel: false,
+            },
+            Arc::new(Usage::default),
+        );
+        reporter.record([What::SecretsFound]);
+        let begun = Instant::now();
+        reporter.terminate();
+        let delivered = reporter.deliver().await;
+        assert!(
+            matches!(delivered, Err(GatewayError::Away(_))),
+            "{delivered:?}"
+        );
+        assert_eq!(begun.elapsed().as_secs(), LAST_TRIES.as_secs());
+        assert_eq!(reporter.stop(), Some(Stop::Suspend));
     }
 }

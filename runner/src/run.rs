@@ -185,10 +185,26 @@ impl Flight {
         };
         let end = tokio::select! {
             end = work => end,
-            () = reporter.clone().live() => End { outcome: Outcome::Interrupted, failure: None, snapshot: None },
+            () = reporter.clone().live() => cut_short(),
+            // Whatever still waits then, the last words are more worth.
+            () = too_late(&reporter) => cut_short(),
         };
         let words = last_words(&end, reporter.acknowledged(), llm.used());
         (end, words)
+    }
+}
+
+/// A moment after the last report had its time.
+async fn too_late(reporter: &Reporter) {
+    reporter.out_of_time().await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+}
+
+const fn cut_short() -> End {
+    End {
+        outcome: Outcome::Interrupted,
+        failure: None,
+        snapshot: None,
     }
 }
 
@@ -351,7 +367,7 @@ pub async fn run() -> Result<bool, RunError> {
         let reporter = reporter.clone();
         tokio::spawn(async move {
             terminated.recv().await;
-            reporter.end(Stop::Terminated);
+            reporter.terminate();
         });
     });
     let (end, words) = fly.await;
