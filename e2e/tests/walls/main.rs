@@ -2,5 +2,6 @@
 
 mod admission;
 mod decisions;
+mod deputy;
 mod fuzz;
 mod rights;
