@@ -376,7 +376,7 @@ async fn put_blob(
     let runner = gateway.runner(&headers, run).await?.current()?;
     let uid = &runner.binding.run_uid;
     let there = gateway.store.has_blob(uid, &digest).await?.is_some();
-    let mut writer = gateway.store.blob_writer(uid, &digest).await?;
+    let mut writer = gateway.store.blob_writer(uid, &digest)?;
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let written = match piece {

@@ -38,11 +38,7 @@ impl Store {
     }
 
     /// Begins to store a blob that comes in pieces.
-    pub async fn blob_writer(
-        &self,
-        run_uid: &str,
-        digest: &Digest,
-    ) -> Result<BlobWriter, StoreError> {
+    pub fn blob_writer(&self, run_uid: &str, digest: &Digest) -> Result<BlobWriter, StoreError> {
         let path = blob_path(run_uid, digest)?;
         self.leadership.check()?;
         Ok(BlobWriter {
@@ -62,7 +58,7 @@ impl Store {
         digest: &Digest,
         bytes: Bytes,
     ) -> Result<(), StoreError> {
-        let mut writer = self.blob_writer(run_uid, digest).await?;
+        let mut writer = self.blob_writer(run_uid, digest)?;
         match writer.write(bytes).await {
             Ok(()) => writer.finish().await,
             Err(e) => {

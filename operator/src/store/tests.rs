@@ -129,7 +129,7 @@ async fn an_empty_blob_can_be_kept() {
 async fn a_blob_that_is_too_large_is_refused_before_it_is_kept() {
     let (store, _folder) = store();
     let digest = Digest::of([]);
-    let mut writer = store.blob_writer("run-1", &digest).await.unwrap();
+    let mut writer = store.blob_writer("run-1", &digest).unwrap();
     let piece = Bytes::from(vec![0; 1024 * 1024]);
     for _ in 0..MAX_BLOB_BYTES / piece.len() {
         writer.write(piece.clone()).await.unwrap();
@@ -227,7 +227,7 @@ async fn who_is_not_the_leader_writes_nothing_and_reads_on() {
     let store = plain.fenced(leadership.clone());
     let content = Bytes::from_static(b"x");
     let digest = Digest::of(&content);
-    let mut begun = store.blob_writer("run-1", &digest).await.unwrap();
+    let mut begun = store.blob_writer("run-1", &digest).unwrap();
     begun.write(content.clone()).await.unwrap();
     leadership.end();
     let meta = RunMeta {
