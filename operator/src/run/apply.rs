@@ -2,6 +2,7 @@
 
 use super::{
     job::{self, JobInputs},
+    observe::{self, Pending},
     plan::{self, PlanLost, PreparedPlan},
 };
 use crate::write::{self, FIELD_MANAGER};
@@ -15,6 +16,9 @@ use sopwith_crds::{
     AgentRun, AgentRunStatus, LAUNCH_LABEL, RUN_LABEL, contract::plan::RunPlan, plan::digest,
     status::PlanRef,
 };
+
+/// An object of that name exists and is not of this run.
+const NAME_TAKEN: &str = "NameTaken";
 
 /// A write failed.
 #[derive(Debug, thiserror::Error)]
@@ -48,10 +52,27 @@ impl ApplyError {
         matches!(self, Self::Kube { source: kube::Error::Api(status), .. } if status.is_conflict())
     }
 
+    /// Why `object` was not taken, where it is not for us to mend and may pass: a name that is taken, a quota, a webhook.
+    pub fn refusal(&self, object: &str) -> Option<Pending> {
+        match self {
+            Self::NameTaken { .. } => Some(Pending {
+                reason: NAME_TAKEN,
+                message: self.to_string(),
+            }),
+            Self::Kube {
+                source: kube::Error::Api(status),
+                ..
+            } if status.is_forbidden() || status.code == 422 => {
+                Some(observe::refusal(object, &status.message))
+            }
+            Self::Plan(_) | Self::Kube { .. } => None,
+        }
+    }
+
     /// For the label of a metric.
     pub const fn reason(&self) -> &'static str {
         match self {
-            Self::NameTaken { .. } => "NameTaken",
+            Self::NameTaken { .. } => NAME_TAKEN,
             Self::Plan(_) => "PlanLost",
             Self::Kube { .. } => "Kubernetes",
         }

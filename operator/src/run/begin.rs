@@ -1,15 +1,15 @@
 //! A run that has no plan yet: resolve, plan, first launch.
 
 use super::{
-    apply::{self, AppliedPlan, ApplyError},
+    apply::{self, AppliedPlan},
     controller::ReconcileError,
     launch::{Decision, deadline, decide, failed},
     look::Seen,
-    observe::{Observation, Pending},
+    observe::Observation,
     plan::PreparedPlan,
     progress::{Progress, fold},
     resolve::{self, Resolved, Unresolved},
-    stage::{Stage, start_by},
+    stage::{LOOK_AGAIN, Stage},
     status::Standing,
     stuck::Pulse,
 };
@@ -19,10 +19,7 @@ use sopwith_crds::{
     AgentRun, ToolPolicy,
     plan::{self as plans, PlanInputs, Rejection},
 };
-use std::{sync::Arc, time::Duration};
-
-/// How soon something is looked at again that cannot be watched: a ConfigMap of the user, a name that is taken.
-const LOOK_AGAIN: Duration = Duration::from_secs(10);
+use std::sync::Arc;
 
 impl Stage<'_> {
     /// A run that has no plan yet.
@@ -39,8 +36,9 @@ impl Stage<'_> {
         };
         self.write(&run, None, &standing).await?;
         let look = match &standing {
+            // A procedure or policy that appears is seen.
             Standing::Waiting(pending)
-                if matches!(pending.reason, "ConfigMapNotFound" | "NameTaken") =>
+                if !matches!(pending.reason, "SopNotFound" | "PolicyNotFound") =>
             {
                 Some(LOOK_AGAIN)
             }
@@ -76,10 +74,10 @@ impl Stage<'_> {
         let applied = apply::plan(&context.client, run, prepared, &context.tls.ca_pem()).await;
         match applied {
             Ok(plan) => Ok(Ok((plan, resolved.policy))),
-            Err(error @ ApplyError::NameTaken { .. }) => {
-                Ok(Err(Standing::Waiting(name_taken(&error))))
-            }
-            Err(error) => Err(error.into()),
+            Err(error) => match error.refusal("the plan") {
+                Some(pending) => Ok(Err(Standing::Waiting(pending))),
+                None => Err(error.into()),
+            },
         }
     }
 
@@ -110,10 +108,12 @@ impl Stage<'_> {
         if self.context.admission.is_waived() {
             self.tell(&run, &Outcome::NotProven).await;
         }
-        self.make_job(&run, &plan.plan, policy, 1).await?;
+        let made = self
+            .make_job(&run, (&plan.plan, &plan.reference, 1, &seen), policy)
+            .await;
         let plan = Arc::new((plan.reference, plan.plan));
         self.context.memory.planned(&self.uid, plan);
-        Ok(self.requeue(None, [start_by(&run)]))
+        made
     }
 }
 
@@ -128,11 +128,4 @@ fn build(run: &AgentRun, resolved: &Resolved) -> Result<PreparedPlan, Rejection>
     })?;
     let compressed = plans::compress(&plan)?;
     Ok(PreparedPlan { plan, compressed })
-}
-
-fn name_taken(error: &ApplyError) -> Pending {
-    Pending {
-        reason: "NameTaken",
-        message: error.to_string(),
-    }
 }

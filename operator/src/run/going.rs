@@ -7,7 +7,7 @@ use super::{
     look::Seen,
     plan::still_allowed,
     resolve::{self, Unresolved},
-    stage::{Stage, start_by},
+    stage::Stage,
     status::Standing,
     stuck::Pulse,
 };
@@ -120,8 +120,7 @@ impl Stage<'_> {
             self.tell(&run, &Outcome::LaunchLost { launch, message })
                 .await;
         }
-        self.make_job(&run, &plan.1, &policy, number).await?;
-        Ok(Action::await_change())
+        self.make_job(&run, at, &policy).await
     }
 
     /// Status announced a launch, and its Job was never made or was deleted before it reported.
@@ -134,8 +133,8 @@ impl Stage<'_> {
     ) -> Result<Action, ReconcileError> {
         match resolve::policy(run, &self.context.client, &self.context.caches).await {
             Ok(policy) => {
-                self.make_job(run, &plan.1, &policy, launch).await?;
-                Ok(self.requeue(None, [start_by(run)]))
+                self.make_job(run, (&plan.1, &plan.0, launch, seen), &policy)
+                    .await
             }
             Err(unresolved) => {
                 self.wait_for_policy(run, plan, launch, seen, unresolved)

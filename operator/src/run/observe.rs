@@ -73,7 +73,7 @@ pub const IMAGE_UNAVAILABLE: &str = "ImageUnavailable";
 pub const QUOTA_EXCEEDED: &str = "QuotaExceeded";
 /// The namespace's Pod Security level refuses the pod.
 pub const POD_SECURITY_VIOLATION: &str = "PodSecurityViolation";
-/// Something else refuses the pod.
+/// Something else refuses the pod, or an object that it needs.
 pub const POD_REJECTED: &str = "PodRejected";
 /// A container cannot be started.
 pub const CONTAINER_NOT_STARTED: &str = "ContainerNotStarted";
@@ -281,10 +281,15 @@ fn refused(events: &[&Event]) -> Option<Pending> {
         .rev()
         .find(|event| event.reason.as_deref() == Some("FailedCreate"))?;
     let said = event.message.as_deref().unwrap_or("no reason given");
+    Some(refusal("the pod", said))
+}
+
+/// Why an object that a run needs is not taken by the API server, by the server's own words.
+pub fn refusal(object: &str, said: &str) -> Pending {
     let (reason, remedy) = if said.contains("exceeded quota") {
         (
             QUOTA_EXCEEDED,
-            "wait until other pods end, or raise the ResourceQuota",
+            "wait until others end, or raise the ResourceQuota",
         )
     } else if said.contains("violates PodSecurity") {
         (
@@ -294,13 +299,13 @@ fn refused(events: &[&Event]) -> Option<Pending> {
     } else {
         (
             POD_REJECTED,
-            "correct what is refused; the Job tries again by itself",
+            "correct what is refused; it is tried again by itself",
         )
     };
-    Some(Pending {
+    Pending {
         reason,
-        message: format!("the pod is refused: {said}; {remedy}"),
-    })
+        message: format!("{object} is refused: {said}; {remedy}"),
+    }
 }
 
 fn last_words(pod: &Pod) -> Option<LastWords> {

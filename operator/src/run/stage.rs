@@ -17,6 +17,9 @@ use kube::runtime::controller::Action;
 use sopwith_crds::{AgentRun, ToolPolicy, conditions, contract::plan::RunPlan, status::PlanRef};
 use std::{sync::Arc, time::Duration};
 
+/// How soon something is looked at again that cannot be watched: a ConfigMap of the user, a name that is taken, a quota.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(10);
+
 /// One reconciliation.
 pub(super) struct Stage<'a> {
     pub(super) now: Timestamp,
@@ -25,13 +28,15 @@ pub(super) struct Stage<'a> {
 }
 
 impl Stage<'_> {
+    /// Makes the Job of a launch that status has announced. Where the API server does not take it, the run says why, and it is
+    /// tried again.
     pub(super) async fn make_job(
         &self,
-        run: &AgentRun,
-        plan: &RunPlan,
+        run: &Arc<AgentRun>,
+        at: (&RunPlan, &PlanRef, u32, &Seen),
         policy: &ToolPolicy,
-        launch: u32,
-    ) -> Result<(), ReconcileError> {
+    ) -> Result<Action, ReconcileError> {
+        let (plan, _, launch, _) = at;
         let inputs = JobInputs {
             run,
             launch,
@@ -39,11 +44,22 @@ impl Stage<'_> {
             policy: &policy.spec,
             site: &self.context.site,
         };
-        if apply::job(&self.context.client, &inputs).await? == Made::Now {
-            let job = job::name(&plan.run.name, launch);
-            self.tell(run, &Outcome::Launched { launch, job }).await;
+        match apply::job(&self.context.client, &inputs).await {
+            Ok(Made::Now) => {
+                let job = job::name(&plan.run.name, launch);
+                self.tell(run, &Outcome::Launched { launch, job }).await;
+            }
+            Ok(Made::Before) => {}
+            Err(error) => {
+                let Some(pending) = error.refusal("the Job") else {
+                    return Err(error.into());
+                };
+                let standing = Standing::Waiting(pending);
+                self.write(run, Some(at), &standing).await?;
+                return Ok(self.requeue(Some(LOOK_AGAIN), [start_by(run)]));
+            }
         }
-        Ok(())
+        Ok(self.requeue(None, [start_by(run)]))
     }
 
     pub(super) fn view<'v>(
