@@ -1,6 +1,9 @@
 //! What a user sees who forgot or misnamed something, and that the run goes on once it is there.
 
 use anyhow::{Context as _, Result, ensure};
+use k8s_openapi::api::core::v1::ResourceQuota;
+use kube::api::{DeleteParams, PostParams};
+use serde_json::json;
 use sopwith_crds::{AgentRun, conditions, status::Phase};
 use sopwith_e2e::{
     fixture, kubectl,
@@ -102,6 +105,36 @@ async fn an_image_that_is_not_there_is_named() -> Result<()> {
             message.contains("workbench-python:never-built"),
             "{message}"
         );
+        Ok(())
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_quota_without_room_for_a_job_is_named_and_the_run_goes_on_when_it_is_raised()
+-> Result<()> {
+    in_namespace("no-room", async |namespace| {
+        let quotas = namespace.api::<ResourceQuota>();
+        let quota = json!({ "metadata": { "name": "no-jobs" }, "spec": { "hard": { "count/jobs.batch": "0" } } });
+        quotas
+            .create(&PostParams::default(), &serde_json::from_value(quota)?)
+            .await?;
+        // Until it is counted, a quota holds nothing back.
+        namespace
+            .until::<ResourceQuota>("no-jobs", 30, "counted", |quota| {
+                quota.status.as_ref().is_some_and(|status| status.used.is_some())
+            })
+            .await?;
+        for path in ["small/policy.yaml", "small/sop.yaml", "small/run.yaml"] {
+            namespace.apply_fixture(path).await?;
+        }
+        let message = not_ready(&namespace, "hello", "QuotaExceeded").await?;
+        ensure!(
+            message.contains("the Job is refused") && message.contains("no-jobs"),
+            "{message}"
+        );
+        quotas.delete("no-jobs", &DeleteParams::default()).await?;
+        namespace.ended_as("hello", Phase::Succeeded, 60).await?;
         Ok(())
     })
     .await
