@@ -453,6 +453,7 @@ mod tests {
                     input_tokens: 100,
                     cached_input_tokens: 0,
                     output_tokens: 7,
+                    reasoning_tokens: 3,
                 },
             }],
             ..ReportBatch::default()

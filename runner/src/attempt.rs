@@ -58,14 +58,7 @@ impl From<CommandError> for Stopped {
 
 impl From<LlmError> for Stopped {
     fn from(error: LlmError) -> Self {
-        let reason = match &error {
-            LlmError::Budget(_) => FailureReason::BudgetExhausted,
-            LlmError::NoModel(..) => FailureReason::PolicyDenied,
-            LlmError::Replay(_) | LlmError::Incomplete(_) | LlmError::Failed(_) => {
-                FailureReason::ProviderFailed
-            }
-        };
-        Self::Failed(reason, error.to_string())
+        Self::Failed(error.reason(), error.to_string())
     }
 }
 

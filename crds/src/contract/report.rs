@@ -165,7 +165,8 @@ pub enum What {
         provider: Provider,
         /// The model that was asked.
         model: String,
-        /// `ok`, an HTTP status as `429`, or `timeout`, `connection`, `protocol`, `difference`.
+        /// `ok`, an HTTP status as `429`, or `timeout`, `connection`, `protocol`, `truncated`, `filtered`, `refused`,
+        /// `difference`.
         status: String,
         /// From the request to the end of the answer.
         seconds: f64,
@@ -176,6 +177,9 @@ pub enum What {
         cached_input_tokens: u64,
         /// Tokens received.
         output_tokens: u64,
+        /// Of these, tokens of thinking, where the provider tells.
+        #[serde(default)]
+        reasoning_tokens: u64,
     },
     /// A gate judged. A sign of progress.
     GateJudged {

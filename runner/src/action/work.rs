@@ -22,8 +22,8 @@ use crate::{
     role,
 };
 
-/// Most answers to one question: the first and two repairs.
-const TURNS: u32 = 3;
+/// Most repairs of an answer.
+const REPAIRS: u32 = 2;
 /// Characters of an answer that the trace keeps; the rest is in the files.
 const MAX_SAID: usize = 2000;
 
@@ -116,6 +116,7 @@ impl Engine {
             temperature: role.temperature.as_ref().and_then(|text| text.parse().ok()),
             max_output: role.max_output_tokens,
             schema,
+            continues: false,
         };
         let before = self.llm.used();
         let files = self.answered(&mut ask, prompt, &context).await?;
@@ -153,23 +154,24 @@ impl Engine {
     ) -> Result<Vec<(String, String)>, Stopped> {
         let reporter = self.reporter.clone();
         let report = move |what: What| reporter.record([what]);
+        let mut repairs = 0;
         loop {
             let answer = self.llm.ask(ask, &report).await?;
-            let problems = match self.placed(&answer.content, ask, prompt, context)? {
+            let problems = match self.placed(&answer, ask, prompt, context)? {
                 Ok(files) => return Ok(files),
                 Err(problems) => problems,
             };
-            if ask.key.turn == TURNS {
+            if repairs == REPAIRS {
                 let message = format!(
-                    "the answer to {} is not what was asked for after {TURNS} turns: {}",
+                    "the answer to {} is not what was asked for after {REPAIRS} repairs: {}",
                     ask.key,
                     problems.join("; ")
                 );
                 return Err(Stopped::Failed(FailureReason::GateFailed, message));
             }
+            repairs += 1;
             ask.key.turn += 1;
-            ask.messages
-                .push(ChatMessage::new("assistant", answer.content));
+            ask.messages.push(ChatMessage::new("assistant", answer));
             ask.messages
                 .push(ChatMessage::new("user", repair(&problems)));
         }

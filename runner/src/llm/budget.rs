@@ -3,6 +3,7 @@
 //! A request is reserved at its worst before it is made: as many input tokens as its body has bytes (no tokenizer makes
 //! more; at most the model's context window) and the most output tokens it may have. What the provider counts settles it.
 
+use super::codec::Question;
 use sopwith_crds::{
     Money, check::defaults, contract::plan::RunPlan, status::Usage, tool_policy::Model,
 };
@@ -39,6 +40,8 @@ pub struct Tokens {
     pub cached: u64,
     /// Received.
     pub output: u64,
+    /// Of these, thinking that is not part of the text.
+    pub reasoning: u64,
 }
 
 /// A request does not fit.
@@ -129,19 +132,14 @@ impl Budget {
     /// Holds back what a request may cost at its worst, or says that it does not fit.
     pub fn reserve(
         &mut self,
-        body: &serde_json::Value,
+        question: &Question,
         model: &Model,
     ) -> Result<Reservation, Exhausted> {
         let window = u64::from(model.context_window.unwrap_or(defaults::CONTEXT_WINDOW));
-        let bytes = serde_json::to_vec(body).map_or(usize::MAX, |bytes| bytes.len()) as u64;
-        let most = body
-            .get("max_tokens")
-            .or_else(|| body.get("max_completion_tokens"));
-        let output = most.and_then(serde_json::Value::as_u64).unwrap_or(window);
         let tokens = Tokens {
-            input: bytes.min(window),
-            cached: 0,
-            output,
+            input: question.bytes().min(window),
+            output: question.most_output,
+            ..Tokens::default()
         };
         let cost = cost(tokens, model);
         let spent = self.spent();
@@ -220,6 +218,15 @@ mod tests {
     use super::*;
     use serde_json::json;
 
+    fn question(text: usize, most_output: u64) -> Question {
+        Question {
+            body: json!({"messages": ["x".repeat(text)]}),
+            most_output,
+            streamed: true,
+            schema_in_field: false,
+        }
+    }
+
     fn model() -> Model {
         Model {
             name: "m".into(),
@@ -244,7 +251,7 @@ mod tests {
     #[test]
     fn a_request_that_could_cost_more_than_is_left_is_not_made() {
         // 1000 tokens of input at most (the window), 100 of output: 0.010 + 0.003.
-        let body = json!({"max_tokens": 100, "messages": ["x".repeat(5000)]});
+        let body = question(5000, 100);
         assert!(budget("0.013", None).reserve(&body, &model()).is_ok());
         let refused = budget("0.012999999", None)
             .reserve(&body, &model())
@@ -262,7 +269,7 @@ mod tests {
 
     #[test]
     fn reservations_of_requests_under_way_count_and_what_was_counted_replaces_them() {
-        let body = json!({"max_tokens": 100, "messages": ["x".repeat(5000)]});
+        let body = question(5000, 100);
         let mut books = budget("0.02", None);
         let first = books.reserve(&body, &model()).unwrap();
         assert!(books.reserve(&body, &model()).is_err());
@@ -270,6 +277,7 @@ mod tests {
             input: 200,
             cached: 100,
             output: 10,
+            reasoning: 4,
         };
         books.settle(first, Settlement::Counted(counted), &model(), false);
         // 100 × 10 + 100 × 1 + 10 × 30 millionths.
@@ -281,7 +289,7 @@ mod tests {
             (books.launch().llm_requests, books.launch().llm_errors),
             (2, 1)
         );
-        let third = books.reserve(&json!({"max_tokens": 1}), &model()).unwrap();
+        let third = books.reserve(&question(1, 1), &model()).unwrap();
         books.settle(third, Settlement::Nothing, &model(), true);
         assert_eq!(books.launch().cost, "0.0144".parse().unwrap());
     }
@@ -299,10 +307,6 @@ mod tests {
             },
             before,
         );
-        assert!(
-            books
-                .reserve(&json!({"max_tokens": 1000}), &model())
-                .is_err()
-        );
+        assert!(books.reserve(&question(1, 1000), &model()).is_err());
     }
 }

@@ -1,12 +1,16 @@
 //! Asking models: budget before, wire protocol below, usage after.
 //!
 //! A request is reserved against the budget, sent to the first endpoint that has the model, tried again where that can
-//! help, then given to the next endpoint. Every request is reported.
+//! help, then given to the next endpoint. An answer that was cut is continued. Every request is reported.
 
+pub mod address;
 pub mod budget;
 pub mod codec;
+mod outcome;
 pub mod replay;
+pub mod retry_after;
 pub mod transport;
+mod whole;
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
@@ -16,20 +20,19 @@ use std::{
 use backon::{BackoffBuilder, ExponentialBuilder};
 use sopwith_crds::{
     agent_run::Environment,
+    check::defaults,
     contract::{cassette::Key, plan::RunPlan, report::What},
-    status::Usage,
+    status::{FailureReason, Usage},
     tool_policy::{Endpoint, Model},
 };
 use tokio::sync::Semaphore;
 
 use self::{
     budget::{Budget, Exhausted, Reservation, Settlement},
-    codec::{Answer, ChatMessage, ReadError},
-    transport::{Transport, TransportError},
+    codec::{Answer, ChatMessage, Protocol, Question, SchemaForm},
+    outcome::{After, TryError, never_fits, read_whole, settlement, status, usable},
+    transport::{RawAnswer, Transport},
 };
-
-/// Longest pause that an endpoint's `Retry-After` can ask for.
-const MOST_PAUSE: Duration = Duration::from_secs(30);
 
 /// A question to a model.
 #[derive(Debug, Clone)]
@@ -46,6 +49,8 @@ pub struct Ask {
     pub max_output: Option<u32>,
     /// Name and JSON Schema of the answer.
     pub schema: Option<(String, serde_json::Value)>,
+    /// Whether the answer is the rest of one: then no protocol can hold it to the schema.
+    pub continues: bool,
 }
 
 /// Why no model answered.
@@ -63,9 +68,52 @@ pub enum LlmError {
     /// The answer is not whole.
     #[error("{0}")]
     Incomplete(String),
+    /// A content filter withheld the question or the answer.
+    #[error("the provider's content filter withheld the answer: {0}")]
+    Filtered(String),
+    /// The model refused.
+    #[error("the model refused to answer: {0}")]
+    Refused(String),
+    /// The question does not fit into the window of any model of that name.
+    #[error("the question is too long: {0}")]
+    TooLong(String),
     /// Every endpoint failed.
     #[error("no model answered: {0}")]
     Failed(String),
+}
+
+impl LlmError {
+    /// Why the run fails.
+    pub const fn reason(&self) -> FailureReason {
+        match self {
+            Self::Budget(_) => FailureReason::BudgetExhausted,
+            Self::NoModel(..) => FailureReason::PolicyDenied,
+            Self::Replay(_)
+            | Self::Incomplete(_)
+            | Self::Filtered(_)
+            | Self::Refused(_)
+            | Self::TooLong(_)
+            | Self::Failed(_) => FailureReason::ProviderFailed,
+        }
+    }
+}
+
+/// A model at an endpoint.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    endpoint: &'a Endpoint,
+    model: &'a Model,
+    transport: &'a Transport,
+    /// Whether no other endpoint follows.
+    alone: bool,
+}
+
+/// Why an endpoint gave no answer.
+enum Passed {
+    /// The next one may.
+    On { why: String, too_long: bool },
+    /// Nobody else is asked.
+    Stop(LlmError),
 }
 
 /// How often and how fast a request is tried again.
@@ -128,122 +176,161 @@ impl Llm {
         self.budget().spent()
     }
 
-    /// Asks. `report` is told of every request.
-    pub async fn ask(
+    /// Asks for one answer, at each endpoint that has the model until one gives it.
+    async fn ask_part(
         &self,
         ask: &Ask,
         report: &(dyn Fn(What) + Send + Sync),
     ) -> Result<Answer, LlmError> {
+        let having = self.endpoints.iter().filter_map(|(endpoint, transport)| {
+            model_of(endpoint, &ask.model).map(|model| (endpoint, model, transport))
+        });
+        let having: Vec<_> = having.collect();
         let mut failures = Vec::new();
-        for (endpoint, transport) in &self.endpoints {
-            let Some(model) = model_of(endpoint, &ask.model) else {
-                continue;
+        let mut all_too_long = true;
+        for (index, (endpoint, model, transport)) in having.iter().enumerate() {
+            let way = Way {
+                endpoint,
+                model,
+                transport,
+                alone: index + 1 == having.len(),
             };
-            match self
-                .ask_endpoint(ask, endpoint, model, transport, report)
-                .await
-            {
-                Err(LlmError::Failed(why)) => failures.push(format!("{}: {why}", endpoint.name)),
-                other => return other,
+            match self.ask_endpoint(ask, way, report).await {
+                Ok(answer) => return usable(answer, model),
+                Err(Passed::Stop(error)) => return Err(error),
+                Err(Passed::On { why, too_long }) => {
+                    tracing::warn!(endpoint = endpoint.name, model = model.name, %why, "no answer");
+                    all_too_long &= too_long;
+                    failures.push(format!("{}: {why}", endpoint.name));
+                }
             }
         }
-        if failures.is_empty() {
-            return Err(LlmError::NoModel(ask.model.clone(), names(&self.endpoints)));
-        }
-        Err(LlmError::Failed(failures.join("; ")))
+        let why = failures.join("; ");
+        Err(match (failures.is_empty(), all_too_long) {
+            (true, _) => LlmError::NoModel(ask.model.clone(), names(&self.endpoints)),
+            (false, true) => LlmError::TooLong(why),
+            (false, false) => LlmError::Failed(why),
+        })
     }
 
     async fn ask_endpoint(
         &self,
         ask: &Ask,
-        endpoint: &Endpoint,
-        model: &Model,
-        transport: &Transport,
+        way: Way<'_>,
         report: &(dyn Fn(What) + Send + Sync),
-    ) -> Result<Answer, LlmError> {
-        let body = codec::body(ask, model);
+    ) -> Result<Answer, Passed> {
+        let protocol = Protocol::of(way.endpoint.provider);
+        let form = if ask.continues {
+            SchemaForm::Words
+        } else {
+            SchemaForm::Field
+        };
+        let mut question = codec::question(ask, protocol, way.model, form);
+        if let Some(why) = never_fits(&question, way.model) {
+            return Err(Passed::On {
+                why,
+                too_long: true,
+            });
+        }
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(self.pace.first)
             .with_max_delay(self.pace.most)
             .with_max_times(self.pace.tries.saturating_sub(1))
-            .build();
+            .build()
+            .peekable();
         loop {
-            let turn = self
-                .at_once
-                .acquire()
-                .await
-                .map_err(|error| LlmError::Failed(error.to_string()))?;
-            let reservation = self.budget().reserve(&body, model)?;
-            let held = Held {
-                llm: self,
-                model,
-                reservation: Some(reservation),
-            };
-            let started = Instant::now();
-            let tried = self.try_once(&ask.key, endpoint, transport, &body).await;
-            let settlement = settlement(&tried);
-            let tokens = held.settle(settlement, tried.is_err());
-            report(What::LlmRequest {
-                step: ask.key.step.clone(),
-                endpoint: endpoint.name.clone(),
-                provider: endpoint.provider,
-                model: model.name.clone(),
-                status: tried
-                    .as_ref()
-                    .map_or_else(TryError::status, |_| "ok".to_owned()),
-                seconds: started.elapsed().as_secs_f64(),
-                input_tokens: tokens.input,
-                cached_input_tokens: tokens.cached,
-                output_tokens: tokens.output,
-            });
-            let error = match tried {
-                Ok(answer) => return whole(answer, model),
+            let error = match self.request(ask, way, &question, report).await? {
+                Ok(answer) => return Ok(answer),
                 Err(error) => error,
             };
-            if let TryError::Transport(TransportError::Difference(why)) = error {
-                return Err(LlmError::Replay(why));
-            }
-            match pauses.next() {
-                Some(pause) if error.worth_another() => {
-                    let asked = error.retry_after().unwrap_or_default().min(MOST_PAUSE);
-                    drop(turn);
-                    tokio::time::sleep(pause.max(asked)).await;
+            let next = pauses.peek().copied();
+            let why = || error.told(way.endpoint, way.model);
+            match error.after(next, self.pace.most, way.alone, &question) {
+                After::Again(pause) => {
+                    pauses.next();
+                    tokio::time::sleep(pause).await;
                 }
-                _ => return Err(LlmError::Failed(error.to_string())),
+                After::InWords => {
+                    tracing::warn!(
+                        endpoint = way.endpoint.name,
+                        model = way.model.name,
+                        why = why(),
+                        "the schema is told in words; without `jsonSchema` in the model's capabilities it would be at once"
+                    );
+                    question = codec::question(ask, protocol, way.model, SchemaForm::Words);
+                }
+                after @ (After::Next | After::NextLarger) => {
+                    return Err(Passed::On {
+                        why: why(),
+                        too_long: after == After::NextLarger,
+                    });
+                }
+                After::Stop(error) => return Err(Passed::Stop(error)),
             }
         }
+    }
+
+    /// Makes one request within the budget, books and reports it.
+    async fn request(
+        &self,
+        ask: &Ask,
+        way: Way<'_>,
+        question: &Question,
+        report: &(dyn Fn(What) + Send + Sync),
+    ) -> Result<Result<Answer, TryError>, Passed> {
+        let (endpoint, model) = (way.endpoint, way.model);
+        let closed = |error: tokio::sync::AcquireError| LlmError::Failed(error.to_string());
+        let turn = self.at_once.acquire().await;
+        let _turn = turn.map_err(|error| Passed::Stop(closed(error)))?;
+        let reservation = self.budget().reserve(question, model);
+        let held = Held {
+            llm: self,
+            model,
+            reservation: Some(reservation.map_err(|error| Passed::Stop(error.into()))?),
+        };
+        let started = Instant::now();
+        let tried = self.try_once(&ask.key, way, question).await;
+        let tokens = held.settle(settlement(&tried), tried.is_err());
+        report(What::LlmRequest {
+            step: ask.key.step.clone(),
+            endpoint: endpoint.name.clone(),
+            provider: endpoint.provider,
+            model: model.name.clone(),
+            status: status(&tried),
+            seconds: started.elapsed().as_secs_f64(),
+            input_tokens: tokens.input,
+            cached_input_tokens: tokens.cached,
+            output_tokens: tokens.output,
+            reasoning_tokens: tokens.reasoning,
+        });
+        Ok(tried)
     }
 
     async fn try_once(
         &self,
         key: &Key,
-        endpoint: &Endpoint,
-        transport: &Transport,
-        body: &serde_json::Value,
+        way: Way<'_>,
+        question: &Question,
     ) -> Result<Answer, TryError> {
-        let total = endpoint.timeout_seconds.map_or_else(
-            || timeout_of(self.environment),
-            |s| Duration::from_secs(s.into()),
-        );
+        let (endpoint, model) = (way.endpoint, way.model);
+        let seconds = endpoint
+            .timeout_seconds
+            .unwrap_or_else(|| defaults::llm_timeout_seconds(self.environment));
+        let total = Duration::from_secs(seconds.into());
+        // An answer in one piece begins when all of it is there.
         let idle = endpoint
             .idle_timeout_seconds
-            .map_or(total, |s| Duration::from_secs(s.into()));
+            .filter(|_| question.streamed)
+            .map_or(total, |seconds| Duration::from_secs(seconds.into()));
         let work = async {
-            let raw = transport.send(key, body, idle).await?;
-            if raw.status != 200 {
-                let (status, retry_after) = (raw.status, raw.retry_after);
-                let message = codec::problem(raw, idle).await;
-                return Err(TryError::Status {
-                    status,
-                    retry_after,
-                    message,
-                });
-            }
-            Ok(codec::read(raw, idle).await?)
+            let sent = way.transport.send(key, model, &question.body, idle);
+            let answer = received(sent.await?, endpoint, idle).await?;
+            read_whole(answer, question, endpoint.provider, model)
         };
-        tokio::time::timeout(total, work)
-            .await
+        let tried = tokio::time::timeout(total, work).await;
+        tried
             .unwrap_or(Err(TryError::Timeout(total)))
+            .map_err(|error| error.masked(|text| way.transport.masked(text)))
     }
 
     fn budget(&self) -> MutexGuard<'_, Budget> {
@@ -279,87 +366,15 @@ impl Drop for Held<'_> {
     }
 }
 
-/// What one try ended with.
-#[derive(Debug, thiserror::Error)]
-enum TryError {
-    #[error("HTTP {status}: {message}")]
-    Status {
-        status: u16,
-        retry_after: Option<Duration>,
-        message: String,
-    },
-    #[error("no whole answer within {} s", .0.as_secs())]
-    Timeout(Duration),
-    #[error(transparent)]
-    Transport(#[from] TransportError),
-    #[error(transparent)]
-    Read(#[from] ReadError),
-}
-
-impl TryError {
-    fn status(&self) -> String {
-        match self {
-            Self::Status { status, .. } => status.to_string(),
-            Self::Timeout(_)
-            | Self::Transport(TransportError::Idle(_))
-            | Self::Read(ReadError::Idle(_)) => "timeout".into(),
-            Self::Transport(TransportError::Difference(_)) => "difference".into(),
-            Self::Transport(_) | Self::Read(ReadError::Cut(_)) => "connection".into(),
-            Self::Read(_) => "protocol".into(),
-        }
+async fn received(raw: RawAnswer, endpoint: &Endpoint, idle: Duration) -> Result<Answer, TryError> {
+    if raw.status == 200 {
+        return Ok(codec::read(raw, Protocol::of(endpoint.provider), idle).await?);
     }
-
-    fn worth_another(&self) -> bool {
-        match self {
-            Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
-            Self::Timeout(_) | Self::Read(_) => true,
-            Self::Transport(error) => error.worth_another(),
-        }
-    }
-
-    const fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Status { retry_after, .. } => *retry_after,
-            _ => None,
-        }
-    }
-}
-
-/// What is booked: what the provider counted; nothing where it refused; else what was reserved.
-const fn settlement(tried: &Result<Answer, TryError>) -> Settlement {
-    match tried {
-        Ok(Answer {
-            usage: Some(tokens),
-            ..
-        }) => Settlement::Counted(*tokens),
-        Ok(_) | Err(TryError::Timeout(_) | TryError::Read(_)) => Settlement::Reserved,
-        Err(TryError::Transport(error)) => match error {
-            TransportError::Idle(_) => Settlement::Reserved,
-            _ => Settlement::Nothing,
-        },
-        Err(TryError::Status { .. }) => Settlement::Nothing,
-    }
-}
-
-fn whole(answer: Answer, model: &Model) -> Result<Answer, LlmError> {
-    match answer.finish.as_deref() {
-        Some("length") => Err(LlmError::Incomplete(format!(
-            "the answer of {} was cut at its most tokens: raise maxOutputTokens of the role or of the model in the policy, or ask for less",
-            model.name
-        ))),
-        Some("content_filter") => Err(LlmError::Incomplete(format!(
-            "the content filter of {} withheld the answer",
-            model.name
-        ))),
-        _ => Ok(answer),
-    }
-}
-
-fn timeout_of(environment: Environment) -> Duration {
-    Duration::from_secs(match environment {
-        Environment::Dev => 30,
-        Environment::Staging => 60,
-        Environment::Prod => 90,
+    let (status, retry_after) = (raw.status, raw.retry_after);
+    Err(TryError::Status {
+        status,
+        retry_after,
+        problem: codec::problem(raw, idle).await,
     })
 }
 

@@ -8,7 +8,8 @@ use std::{
 
 use bytes::Bytes;
 use futures::{StreamExt, stream, stream::BoxStream};
-use reqwest::{Certificate, Client, Url, header, redirect::Policy};
+use k8s_openapi::jiff::Timestamp;
+use reqwest::{Certificate, Client, header, redirect::Policy};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sopwith_crds::{
@@ -17,13 +18,15 @@ use sopwith_crds::{
         cassette::Key,
         plan::{CONFIG_DIR, SECRETS_DIR},
     },
-    tool_policy::{Endpoint, Provider},
+    tool_policy::{Endpoint, Model, Provider},
 };
 
-use super::replay::{CassetteError, Replay, wire};
+use super::{
+    address::{Auth, address, auth},
+    replay::{CassetteError, Replay, wire},
+    retry_after::retry_after,
+};
 
-/// Where OpenAI itself answers.
-const OPENAI: &str = "https://api.openai.com/v1";
 /// Longest time until a connection stands.
 const CONNECT: Duration = Duration::from_secs(10);
 
@@ -85,7 +88,7 @@ pub struct RawAnswer {
 #[derive(Debug, Clone)]
 pub enum Transport {
     /// Over the network.
-    Http(Http),
+    Http(Box<Http>),
     /// From a cassette.
     Replay(Arc<Replay>),
 }
@@ -97,7 +100,9 @@ impl Transport {
             TransportError::Setup(format!("endpoint {}: {message}", endpoint.name))
         };
         match endpoint.provider {
-            Provider::Openai => Http::new(endpoint, places).map(Self::Http),
+            Provider::Openai | Provider::Azure | Provider::Ollama | Provider::Groq => {
+                Http::new(endpoint, places).map(|http| Self::Http(Box::new(http)))
+            }
             Provider::Replay => {
                 let named = endpoint
                     .replay
@@ -108,22 +113,27 @@ impl Transport {
                     .map_err(|error| setup(format!("cassette {name}: {error}")))?;
                 Ok(Self::Replay(Arc::new(replay)))
             }
-            other => Err(setup(format!(
-                "provider {} is not supported yet",
-                other.as_str()
-            ))),
         }
     }
 
-    /// Sends a request.
+    /// A text without the endpoint's key, should it be part of it.
+    pub fn masked(&self, text: &str) -> String {
+        match self {
+            Self::Http(http) => http.masked(text),
+            Self::Replay(_) => text.to_owned(),
+        }
+    }
+
+    /// Sends a request to a model. `patience` is the longest time until its answer begins.
     pub async fn send(
         &self,
         key: &Key,
+        model: &Model,
         body: &Value,
         patience: Duration,
     ) -> Result<RawAnswer, TransportError> {
         match self {
-            Self::Http(http) => http.send(body, patience).await,
+            Self::Http(http) => http.send(model, body, patience).await,
             Self::Replay(replay) => {
                 let response = replay
                     .answer(key, body)
@@ -179,7 +189,7 @@ fn cassette(folder: &Path) -> Result<Replay, CassetteError> {
 #[derive(Debug, Clone)]
 pub struct Http {
     client: Client,
-    url: Url,
+    endpoint: Endpoint,
     key: Option<PathBuf>,
 }
 
@@ -188,14 +198,9 @@ impl Http {
         let setup = |message: String| {
             TransportError::Setup(format!("endpoint {}: {message}", endpoint.name))
         };
-        let base = endpoint
-            .base_url
-            .as_deref()
-            .unwrap_or(OPENAI)
-            .trim_end_matches('/');
-        let url = format!("{base}/chat/completions");
-        let url =
-            Url::parse(&url).map_err(|error| setup(format!("baseUrl is no address: {error}")))?;
+        for model in &endpoint.models {
+            address(endpoint, model).map_err(setup)?;
+        }
         // A redirect would carry the key elsewhere; a proxy of the environment is nobody's decision.
         let mut builder = Client::builder()
             .connect_timeout(CONNECT)
@@ -212,7 +217,11 @@ impl Http {
                 ))
             })?;
             builder = builder.tls_certs_only(certificates);
-        } else if url.scheme() == "http" {
+        } else if endpoint
+            .base_url
+            .as_ref()
+            .is_some_and(|base| base.starts_with("http:"))
+        {
             // Plain http needs no authorities, and an image may have none.
             builder = builder.tls_certs_only([]);
         }
@@ -223,40 +232,55 @@ impl Http {
             .secret_ref
             .as_ref()
             .map(|key| file_of(&places.secrets, key));
-        Ok(Self { client, url, key })
+        Ok(Self {
+            client,
+            endpoint: endpoint.clone(),
+            key,
+        })
     }
 
-    async fn send(&self, body: &Value, patience: Duration) -> Result<RawAnswer, TransportError> {
-        let mut request = self.client.post(self.url.clone()).json(body);
+    fn masked(&self, text: &str) -> String {
+        let key = self.key.as_deref().and_then(read_key);
+        key.map_or_else(
+            || text.to_owned(),
+            |key| text.replace(key.expose_secret(), "[masked]"),
+        )
+    }
+
+    async fn send(
+        &self,
+        model: &Model,
+        body: &Value,
+        patience: Duration,
+    ) -> Result<RawAnswer, TransportError> {
+        let url = address(&self.endpoint, model).map_err(TransportError::Setup)?;
+        let mut request = self.client.post(url).json(body);
         if let Some(path) = &self.key {
             // Read for each call, so that a rotated key is used at once.
             let key = read_key(path).ok_or_else(|| {
                 TransportError::Setup("the API key cannot be read from its Secret".into())
             })?;
-            let mut value = header::HeaderValue::from_str(&format!(
-                "Bearer {}",
-                key.expose_secret()
-            ))
-            .map_err(|_| {
+            let (name, prefix) = match auth(self.endpoint.provider) {
+                Auth::Bearer => (header::AUTHORIZATION, "Bearer "),
+                Auth::ApiKey => (header::HeaderName::from_static("api-key"), ""),
+            };
+            let value = format!("{prefix}{}", key.expose_secret());
+            let mut value = header::HeaderValue::from_str(&value).map_err(|_| {
                 TransportError::Setup("the API key has characters that a header cannot have".into())
             })?;
             value.set_sensitive(true);
-            request = request.header(header::AUTHORIZATION, value);
+            request = request.header(name, value);
         }
         let answer = tokio::time::timeout(patience, request.send())
             .await
             .map_err(|_| TransportError::Idle(patience))?
             .map_err(|error| connection(&error.without_url()))?;
-        let text = |name: header::HeaderName| {
-            answer
-                .headers()
-                .get(name)
-                .and_then(|value| value.to_str().ok())
-        };
-        let retry_after = text(header::RETRY_AFTER)
-            .and_then(|value| value.trim().parse().ok())
-            .map(Duration::from_secs);
-        let content_type = text(header::CONTENT_TYPE).unwrap_or_default().to_owned();
+        let retry_after = retry_after(answer.headers(), Timestamp::now());
+        let content_type = answer.headers().get(header::CONTENT_TYPE);
+        let content_type = content_type
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+            .to_owned();
         Ok(RawAnswer {
             status: answer.status().as_u16(),
             content_type,

@@ -1,0 +1,116 @@
+//! Ollama's chat: lines of JSON.
+//!
+//! The server loads a model with the window that a request names (`num_ctx`) and, by default, drops without a word what
+//! does not fit into it. `truncate` and `shift` ask it to refuse instead; servers from before they came ignore them, so
+//! what was counted is looked at too.
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+use sopwith_crds::{check::defaults, tool_policy::Model};
+
+use super::{
+    Answer, Asked, Assembly, Finish, Question, ReadError, counted, cut_off, problem::message_of,
+    push,
+};
+use crate::llm::budget::Tokens;
+
+pub(super) fn question(asked: &Asked<'_>, model: &Model) -> Question {
+    let mut options = Map::new();
+    let window = model.context_window.unwrap_or(defaults::CONTEXT_WINDOW);
+    options.insert("num_ctx".into(), json!(window));
+    options.insert("num_predict".into(), json!(asked.most_output));
+    if let Some(temperature) = asked.temperature {
+        options.insert("temperature".into(), json!(temperature));
+    }
+    let mut body = Map::new();
+    body.insert("model".into(), json!(model.name));
+    body.insert("messages".into(), json!(asked.messages));
+    body.insert("options".into(), Value::Object(options));
+    body.insert("stream".into(), json!(asked.streamed));
+    body.insert("truncate".into(), json!(false));
+    body.insert("shift".into(), json!(false));
+    if asked.reasoning {
+        body.insert("think".into(), json!(true));
+    }
+    if let Some((_, schema)) = asked.schema {
+        body.insert("format".into(), schema.clone());
+    }
+    Question {
+        body: Value::Object(body),
+        most_output: asked.most_output.into(),
+        streamed: asked.streamed,
+        schema_in_field: asked.schema.is_some(),
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Line {
+    message: Option<Message>,
+    done: bool,
+    done_reason: Option<String>,
+    prompt_eval_count: u64,
+    prompt_eval_cached_count: u64,
+    eval_count: u64,
+    error: Option<Value>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Message {
+    content: Option<String>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct OllamaAssembly {
+    answer: Answer,
+    done: bool,
+}
+
+impl Assembly for OllamaAssembly {
+    fn event(&mut self, data: &str) -> Result<(), ReadError> {
+        let line: Line =
+            serde_json::from_str(data).map_err(|error| ReadError::Form(error.to_string()))?;
+        if let Some(error) = line.error {
+            return Err(ReadError::Provider(message_of(&error)));
+        }
+        let text = line.message.and_then(|message| message.content);
+        push(&mut self.answer.content, &text.unwrap_or_default())?;
+        if !line.done {
+            return Ok(());
+        }
+        self.done = true;
+        // A count of the answer says nothing of its thinking, which is part of it.
+        self.answer.usage = counted(Tokens {
+            input: line.prompt_eval_count,
+            cached: line.prompt_eval_cached_count,
+            output: line.eval_count,
+            reasoning: 0,
+        });
+        match line.done_reason.as_deref() {
+            Some("length") => self.answer.finish = Finish::Cut,
+            // The model was loaded or let go: nothing was asked of it.
+            Some(reason @ ("load" | "unload")) => {
+                return Err(ReadError::Form(format!(
+                    "the server answered \"{reason}\" instead"
+                )));
+            }
+            // The connection to the model was lost.
+            Some("") => return Err(cut_off(&self.answer.content)),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn done(&self) -> bool {
+        self.done
+    }
+
+    fn end(self: Box<Self>) -> Result<Answer, ReadError> {
+        if self.done {
+            Ok(self.answer)
+        } else {
+            Err(cut_off(&self.answer.content))
+        }
+    }
+}
