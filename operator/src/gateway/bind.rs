@@ -1,5 +1,6 @@
 //! Binding: which run and launch a pod speaks for.
 
+use crate::run::job;
 use futures::future::BoxFuture;
 use k8s_openapi::{
     api::{batch::v1::Job, core::v1::Pod},
@@ -197,6 +198,9 @@ pub fn bind(run: &AgentRun, job: &Job, pod: &Pod) -> Result<LaunchBinding, Refus
     // The Job's label counts: the operator wrote it.
     let launch = job.labels().get(LAUNCH_LABEL).and_then(|n| n.parse().ok());
     let launch: u32 = launch.ok_or_else(refuse)?;
+    if job.name_any() != job::name(&run.name_any(), launch) {
+        return Err(refuse());
+    }
     let newest = run.status.as_ref().and_then(|s| s.launch).unwrap_or(0);
     let spec = &run.spec;
     let policy = spec.tool_policy_ref.as_ref().map(|r| r.name.as_str());

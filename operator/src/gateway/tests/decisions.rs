@@ -167,7 +167,10 @@ fn a_launch_is_current_until_a_newer_one_began(#[case] newest: Option<u32>, #[ca
 #[case::a_pod_of_another_job(|_: &mut AgentRun, job: &mut Job, _: &mut Pod| job.metadata.uid = Some("job-9".into()))]
 #[case::a_pod_without_owner(|_: &mut AgentRun, _: &mut Job, pod: &mut Pod| pod.metadata.owner_references = None)]
 #[case::a_pod_of_another_run(|_: &mut AgentRun, _: &mut Job, pod: &mut Pod| pod.metadata.labels = None)]
-#[case::a_job_without_launch(|_: &mut AgentRun, job: &mut Job, _: &mut Pod| job.metadata.labels = None)]
+#[case::a_job_without_labels(|_: &mut AgentRun, job: &mut Job, _: &mut Pod| job.metadata.labels = None)]
+#[case::a_job_without_launch(|_: &mut AgentRun, job: &mut Job, _: &mut Pod| drop(job.metadata.labels.as_mut().unwrap().remove(LAUNCH_LABEL)))]
+#[case::a_job_that_only_says_its_launch(|_: &mut AgentRun, job: &mut Job, _: &mut Pod| drop(job.metadata.labels.as_mut().unwrap().remove(RUN_LABEL)))]
+#[case::a_job_of_another_name(|_: &mut AgentRun, job: &mut Job, _: &mut Pod| job.metadata.name = Some("mine".into()))]
 fn a_pod_of_something_else_is_refused(#[case] change: fn(&mut AgentRun, &mut Job, &mut Pod)) {
     let (mut run, mut job, mut pod) = objects();
     change(&mut run, &mut job, &mut pod);
