@@ -12,6 +12,7 @@ pub mod operator_process;
 pub mod people;
 pub mod prometheus;
 pub mod sample;
+pub mod walls;
 
 /// Namespace of the operator under test.
 pub const OPERATOR_NAMESPACE: &str = "sopwith-system";

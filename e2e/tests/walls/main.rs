@@ -3,5 +3,8 @@
 mod admission;
 mod decisions;
 mod deputy;
+mod evidence;
 mod fuzz;
+mod operator;
 mod rights;
+mod workbench;
