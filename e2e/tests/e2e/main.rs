@@ -4,5 +4,6 @@ mod admission;
 mod alerts;
 mod control;
 mod flight;
+mod samples;
 mod theatre;
 mod waiting;
