@@ -85,7 +85,7 @@ impl Site {
             runner_image: runner_image(&client).await?,
             address: node_address(&client).await?,
             token: token(&client).await?,
-            objects: rights().await?,
+            objects: rights(&client).await?,
             client,
             config,
         })
@@ -96,11 +96,12 @@ impl Site {
         ApiProxy::start(&self.config, fault).await
     }
 
-    /// Starts an operator that serves a namespace, through a proxy that may kill it.
+    /// Starts an operator that serves a namespace, through a proxy that may kill it, with further arguments.
     pub async fn operator(
         &self,
         namespace: &Namespace,
         proxy: &ApiProxy,
+        further: &[&str],
     ) -> Result<OperatorProcess> {
         namespace.apply(self.objects_in(&namespace.name)).await?;
         let folder = tempfile::tempdir()?;
@@ -109,7 +110,8 @@ impl Site {
         let kubeconfig = folder.path().join("kubeconfig");
         fs::write(&kubeconfig, kubeconfig_of(&proxy.url, &self.token))?;
         let log = folder.path().join("log");
-        let command = self.command(&namespace.name, &storage, &kubeconfig)?;
+        let mut command = self.command(&namespace.name, &storage, &kubeconfig)?;
+        command.extend(further.iter().map(|word| (*word).to_owned()));
         let shared = Arc::new(Shared::default());
         let task = tokio::spawn(keep_running(command, log.clone(), shared.clone()));
         let operator = OperatorProcess {
@@ -326,7 +328,7 @@ async fn runner_image(client: &Client) -> Result<String> {
 }
 
 /// This machine's address as pods see it.
-async fn node_address(client: &Client) -> Result<IpAddr> {
+pub async fn node_address(client: &Client) -> Result<IpAddr> {
     let nodes = Api::<Node>::all(client.clone());
     let node = nodes.list(&ListParams::default()).await?.items.into_iter();
     let addresses = node
@@ -353,7 +355,8 @@ async fn token(client: &Client) -> Result<String> {
 }
 
 /// What the chart gives the operator in its own namespace: the Role, its binding to the chart's account, and the Service.
-async fn rights() -> Result<Vec<DynamicObject>> {
+async fn rights(client: &Client) -> Result<Vec<DynamicObject>> {
+    let version = client.apiserver_version().await?.git_version;
     let chart = repository().join("charts/sopwith");
     let chart = chart.to_str().context("a path that is no text")?;
     let args = [
@@ -362,6 +365,8 @@ async fn rights() -> Result<Vec<DynamicObject>> {
         chart,
         "--namespace",
         OPERATOR_NAMESPACE,
+        "--kube-version",
+        &version,
     ];
     let said = kubectl::run("helm", args, &[], "").await?;
     ensure!(said.code == 0, "helm template: {}", said.all());

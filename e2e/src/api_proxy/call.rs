@@ -69,7 +69,9 @@ impl Call {
             resource,
         }
     }
+}
 
+impl Key {
     /// Whether it may change something at the API server.
     pub fn is_write(&self) -> bool {
         matches!(self.verb, "create" | "update" | "patch" | "delete")

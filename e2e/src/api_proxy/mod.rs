@@ -219,11 +219,16 @@ impl Shared {
         (noted.calls.len() - 1, fault)
     }
 
-    async fn kill(&self) {
-        if let Some(kill) = self.kill.get() {
-            kill().await;
-        }
-        self.fire();
+    /// Kills the operator. The connection goes with it, and with the connection whatever is done for it: so this is done beside.
+    async fn kill(self: &Arc<Self>) {
+        let shared = self.clone();
+        let killing = tokio::spawn(async move {
+            if let Some(kill) = shared.kill.get() {
+                kill().await;
+            }
+            shared.fire();
+        });
+        let _ = killing.await;
     }
 
     fn fire(&self) {
