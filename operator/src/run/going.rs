@@ -44,8 +44,8 @@ impl Stage<'_> {
         let launch = status.launch.unwrap_or(0);
         let mut seen = self.look(run, &plan.1, launch, false).await?;
         let mut decision = self.decision(run, launch, &seen);
-        if matches!(decision, Decision::Launch { lost: true, .. }) {
-            // What looks lost may only not have reached the caches yet.
+        if matches!(decision, Decision::Launch { .. }) {
+            // What looks lost may only not have reached the caches yet, and neither may a Job that is still at work.
             seen = self.look(run, &plan.1, launch, true).await?;
             decision = self.decision(run, launch, &seen);
         }
