@@ -321,6 +321,7 @@ fn start_controllers(
         .run(
             |run, context| async move {
                 context.caches.ready().await;
+                context.admission.ready().await;
                 runs::reconcile(run, context).await
             },
             |run, error, context| runs::on_error(&run, error, &context),

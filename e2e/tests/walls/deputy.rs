@@ -194,6 +194,12 @@ async fn what_the_operator_is_asked_to_do_beyond_the_policy_it_does_not_do() -> 
             let sop = json!({ "metadata": { "name": name }, "spec": { "roles": [{ "name": "r" }], "steps": steps } });
             dev.api::<SopDefinition>(namespace).create(&PostParams::default(), &serde_json::from_value(sop)?).await?;
         }
+        let prompt = json!({ "name": "x", "prompt": { "template": "t", "writes": { "artifact": "o" } } });
+        let steps = json!([{ "name": "a", "role": "r", "outputs": [{ "name": "o", "path": "o.md" }], "actions": [prompt] }]);
+        let asks = json!({ "metadata": { "name": "asks" }, "spec": { "roles": [{ "name": "r" }], "templates": { "t": "hello" }, "steps": steps } });
+        dev.api::<SopDefinition>(namespace)
+            .create(&PostParams::default(), &serde_json::from_value(asks)?)
+            .await?;
         for (name, schema) in [
             ("reads-a-file", json!({ "$ref": "file:///var/run/secrets/kubernetes.io/serviceaccount/token" })),
             ("asks-an-address", json!({ "$ref": "http://169.254.169.254/latest/meta-data" })),
@@ -207,7 +213,7 @@ async fn what_the_operator_is_asked_to_do_beyond_the_policy_it_does_not_do() -> 
             ("another-sop", of_sop("theirs"), "SopNotFound"),
             ("a-policy-less", of_sop("none"), "SopNotFound"),
             ("prod", with("environment", json!("prod")), "PolicyDenied"),
-            ("no-model", with("model", json!("expensive")), "PolicyDenied|InvalidPlan"),
+            ("no-model", json!({ "sopRef": { "name": "asks" }, "model": "expensive" }), "PolicyDenied"),
             ("git", with("project", json!({ "source": { "git": { "url": "ssh://git@internal/secret.git" } } })), "InvalidPlan"),
             ("of-run", with("project", json!({ "source": { "run": "theirs" } })), "InvalidPlan"),
             ("upload", with("project", json!({ "source": { "upload": format!("sha256:{}", "0".repeat(64)) } })), "InvalidPlan"),
@@ -321,7 +327,7 @@ async fn who_may_make_pods_and_jobs_does_not_speak_for_a_run() -> Result<()> {
         // Without the labels they exist, and have real tokens of real pods.
         table.taken("a pod with the owner only", pods.create(&post, &pod("owned", &json!({}), &of_job)?).await);
         table.taken("a pod like any other", pods.create(&post, &pod("plain", &json!({}), &json!([]))?).await);
-        table.taken("a Job with the owner, whose pod gets the labels", jobs.create(&post, &job("pretender", &json!({}))?).await);
+        table.taken("a Job with the owner, whose pod gets the labels", jobs.create(&post, &job("pretender", &json!({ "app": "pretender" }))?).await);
         let mut answers = 0;
         let mut wrong = Vec::new();
         for name in ["plain", "owned", "pretender"] {

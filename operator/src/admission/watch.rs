@@ -54,24 +54,24 @@ impl Admission {
         }
     }
 
-    /// Whether the names in a run can be believed, else why it waits. Waits itself until that is known.
-    pub async fn proves(&self, run: &AgentRun) -> Result<(), Pending> {
-        self.known().await.proves(run)
+    /// Waits until it is known whether admission is enforced.
+    pub async fn ready(&self) {
+        let mut standing = self.standing.subscribe();
+        // It cannot fail: `self` keeps the sender.
+        let _ = standing.wait_for(Option::is_some).await;
+    }
+
+    /// Whether the names in a run, its decisions' included, can be believed; else why it waits.
+    pub fn proves(&self, run: &AgentRun) -> Result<(), Pending> {
+        match self.standing.borrow().as_ref() {
+            Some(standing) => standing.proves(run),
+            None => Standing::NotEnforced(vec!["it is not known yet".to_owned()]).proves(run),
+        }
     }
 
     /// Whether the operator was told to work without.
     pub fn is_waived(&self) -> bool {
         self.standing.borrow().as_ref() == Some(&Standing::Waived)
-    }
-
-    async fn known(&self) -> Standing {
-        let mut standing = self.standing.subscribe();
-        let known = standing.wait_for(Option::is_some).await;
-        // `self` keeps the sender, so this never fails.
-        known
-            .ok()
-            .and_then(|known| known.clone())
-            .unwrap_or_else(|| Standing::NotEnforced(Vec::new()))
     }
 
     /// Looks always, and tells of every change: in the log, as a metric, and to those that wait for it.

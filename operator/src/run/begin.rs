@@ -53,7 +53,7 @@ impl Stage<'_> {
         run: &AgentRun,
     ) -> Result<Result<(AppliedPlan, Arc<ToolPolicy>), Standing>, ReconcileError> {
         let context = self.context;
-        if let Err(pending) = context.admission.proves(run).await {
+        if let Err(pending) = context.admission.proves(run) {
             return Ok(Err(Standing::Waiting(pending)));
         }
         let resolved = match resolve::resolve(run, &context.client, &context.caches).await {
