@@ -1,6 +1,8 @@
 //! What stays true when the operator is killed. These tests harm what all others use, so they are one test that does
 //! one thing after the other.
 
+mod two_replicas;
+
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::batch::v1::Job;
 use kube::api::ListParams;
@@ -15,6 +17,9 @@ use sopwith_e2e::{
     sample,
 };
 
+/// Held by a test as long as it harms what all others use.
+static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A moment in a run at which the operator is killed.
 type Moment = (&'static str, fn(&AgentRunStatus) -> bool);
 
@@ -26,6 +31,7 @@ const MOMENTS: [Moment; 3] = [
 
 #[tokio::test]
 async fn an_operator_that_is_killed_loses_and_doubles_nothing() -> Result<()> {
+    let _alone = ALONE.lock().await;
     in_namespace_with_harm("unbroken", async |unbroken| {
         start(&unbroken).await?;
         let expected = sample::results(&unbroken.ended(sample::RUN, 120).await?)?;
