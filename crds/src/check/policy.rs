@@ -133,12 +133,7 @@ fn check_endpoint(endpoint: &Endpoint, found: &mut Found) {
     if let Some(url) = &endpoint.base_url {
         found.add_some(format!("{path}.baseUrl"), url_mistake(url));
     }
-    if endpoint.provider == Provider::Azure && endpoint.base_url.is_none() {
-        found.add(
-            format!("{path}.baseUrl"),
-            "is not set; an endpoint of provider azure needs the address of its resource",
-        );
-    }
+    check_address(&path, endpoint, found);
     let public = endpoint.base_url.is_none()
         && matches!(endpoint.provider, Provider::Openai | Provider::Groq);
     if endpoint.secret_ref.is_none() && (public || endpoint.provider == Provider::Azure) {
@@ -158,8 +153,78 @@ fn check_endpoint(endpoint: &Endpoint, found: &mut Found) {
     });
     found.repeated(&format!("{path}.models"), "model or alias", names);
     for model in &endpoint.models {
-        check_model(&format!("{path}.models[{}]", model.name), model, found);
+        let path = format!("{path}.models[{}]", model.name);
+        check_model(&path, model, found);
+        if endpoint.provider != Provider::Azure && model.deployment.is_some() {
+            found.add(
+                format!("{path}.deployment"),
+                "belongs to endpoints of provider azure; take it away, or change the provider",
+            );
+        }
+        if endpoint.provider == Provider::Ollama && model.context_window.is_none() {
+            found.add(
+                format!("{path}.contextWindow"),
+                "is not set; Ollama reserves memory for as many tokens, so say how many, for example 16384",
+            );
+        }
     }
+}
+
+/// What the address of a provider must have, and what the provider adds to it by itself.
+fn check_address(path: &str, endpoint: &Endpoint, found: &mut Found) {
+    let (provider, url) = (endpoint.provider, endpoint.base_url.as_deref());
+    let example = match provider {
+        Provider::Azure => "https://NAME.openai.azure.com",
+        Provider::Ollama => "http://ollama.models.svc:11434",
+        Provider::Openai | Provider::Groq | Provider::Replay => "",
+    };
+    let own_path = match provider {
+        Provider::Azure => &["/openai", "/openai/v1"][..],
+        Provider::Ollama => &["/api", "/v1"][..],
+        Provider::Openai | Provider::Groq => &["/chat/completions"][..],
+        Provider::Replay => &[][..],
+    };
+    if url.is_none() && !example.is_empty() {
+        let provider = provider.as_str();
+        found.add(
+            format!("{path}.baseUrl"),
+            format!("is not set; an endpoint of provider {provider} needs its address, for example {example}"),
+        );
+    }
+    let bare = url.unwrap_or_default().trim_end_matches('/');
+    if let Some(end) = own_path.iter().find(|end| bare.ends_with(**end)) {
+        found.add(
+            format!("{path}.baseUrl"),
+            format!("ends with {end}, which is added by itself; write the address without it"),
+        );
+    }
+    match (provider, endpoint.api_version.as_deref()) {
+        (_, None) => {}
+        (Provider::Azure, Some(version)) if is_version(version) => {}
+        (Provider::Azure, Some(version)) => found.add(
+            format!("{path}.apiVersion"),
+            format!("\"{version}\" is no version; write a date, for example 2024-10-21 or 2025-04-01-preview, or leave it out for the v1 path"),
+        ),
+        (_, Some(_)) => found.add(
+            format!("{path}.apiVersion"),
+            "belongs to endpoints of provider azure; take it away, or change the provider",
+        ),
+    }
+}
+
+/// Whether it is a version of Azure's API: a date, with `-preview` behind it or not, or `preview`.
+fn is_version(version: &str) -> bool {
+    let date = version.strip_suffix("-preview").unwrap_or(version);
+    let digits = |part: &str, many: usize| {
+        part.len() == many && part.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    let mut parts = date.split('-');
+    let lengths = [4, 2, 2].iter();
+    version == "preview"
+        || lengths
+            .into_iter()
+            .all(|many| parts.next().is_some_and(|part| digits(part, *many)))
+            && parts.next().is_none()
 }
 
 fn check_model(path: &str, model: &Model, found: &mut Found) {

@@ -8,7 +8,7 @@ use crate::{
         AfterFailure, Command, FailureAction, Gate, GateKind, NetworkAccess, OnStuck, ReactMode,
         ReportFormat, Step, Work, Workspace,
     },
-    tool_policy::{OnExhausted, Provider, ReplayMode},
+    tool_policy::{OnExhausted, ReplayMode},
 };
 
 pub(super) fn check(
@@ -196,15 +196,6 @@ impl NotYet {
     fn policy(&mut self, policy: &ToolPolicySpec) {
         for endpoint in &policy.llm {
             let path = format!("spec.llm[{}]", endpoint.name);
-            let later = matches!(
-                endpoint.provider,
-                Provider::Azure | Provider::Ollama | Provider::Groq
-            );
-            self.refuse(
-                later,
-                format!("{path}.provider"),
-                endpoint.provider.as_str(),
-            );
             self.refuse(
                 endpoint.rate_limit.is_some(),
                 format!("{path}.rateLimit"),

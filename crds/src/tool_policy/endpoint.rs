@@ -25,11 +25,13 @@ pub struct Endpoint {
     pub name: String,
     /// Which protocol it speaks.
     pub provider: Provider,
-    /// Its address, http or https. Default: the provider's public one.
+    /// Its address, http or https. Default: the public one of openai and groq. For azure the address of the resource,
+    /// for ollama that of the server, both without a path of the API.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://"))]
     pub base_url: Option<String>,
-    /// The API version (azure).
+    /// The API version (azure), for example 2024-10-21: models are then asked by the paths of their deployments.
+    /// Default: the v1 path, which needs none; `preview` asks for what v1 has in preview.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub api_version: Option<String>,
@@ -40,7 +42,7 @@ pub struct Endpoint {
     /// ConfigMap of the same namespace. Default: the public authorities.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ca_ref: Option<KeyRef>,
-    /// Most seconds between two pieces of an answer. Default: the timeout.
+    /// Most seconds until a streamed answer begins, and between two pieces of it. Default: the timeout.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
     pub idle_timeout_seconds: Option<u32>,
@@ -150,7 +152,8 @@ pub struct Model {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub deployment: Option<String>,
-    /// Tokens that a request and its answer may have together. Default: 128000.
+    /// Tokens that a request and its answer may have together. Default: 128000. Must be set for ollama, which is told
+    /// to hold as many (`num_ctx`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 256, max = 100_000_000))]
     pub context_window: Option<u32>,
@@ -158,7 +161,8 @@ pub struct Model {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_output_tokens: Option<u32>,
-    /// What it can do: jsonSchema, tools, streaming, reasoning. Default: jsonSchema and streaming.
+    /// What it can do: jsonSchema, tools, streaming, reasoning. Default: jsonSchema and streaming. Without jsonSchema a
+    /// model is told in words which schema its answer must match; with reasoning it gets no temperature.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,

@@ -24,6 +24,41 @@ fn a_good_policy_has_no_mistake() {
     assert_eq!(told(&super::super::policy(&yaml(POLICY))), [""; 0]);
 }
 
+/// Endpoints of each provider, as a user would write them.
+#[rstest]
+#[case("azure\n  baseUrl: https://r.openai.azure.com\n  apiVersion: 2024-10-21")]
+#[case("azure\n  baseUrl: https://r.openai.azure.com/\n  apiVersion: 2025-04-01-preview")]
+#[case("azure\n  baseUrl: https://r.openai.azure.com\n  apiVersion: preview")]
+#[case("azure\n  baseUrl: https://r.openai.azure.com")]
+#[case("groq")]
+#[case("openai\n  baseUrl: http://vllm.models.svc:8000/v1")]
+fn endpoints_of_each_provider_are_taken(#[case] provider: &str) {
+    let text = changed(POLICY, "provider: openai", &format!("provider: {provider}"));
+    assert_eq!(told(&super::super::policy(&yaml(&text))), [""; 0]);
+    let none = super::super::not_supported_yet(
+        &yaml("sopRef: {name: s}"),
+        &yaml("roles: []\nsteps: []"),
+        &yaml(&text),
+    );
+    assert!(
+        !told(&none).iter().any(|finding| finding.contains("llm")),
+        "{:?}",
+        told(&none)
+    );
+}
+
+#[test]
+fn ollama_needs_no_key() {
+    let text = r#"
+llm:
+- name: local
+  provider: ollama
+  baseUrl: http://ollama.models.svc:11434
+  models: [{name: qwen3, aliases: [strong], contextWindow: 16384, inputPerMillion: "0", outputPerMillion: "0"}]
+"#;
+    assert_eq!(told(&super::super::policy(&yaml(text))), [""; 0]);
+}
+
 #[rstest]
 #[case(
     "  replay: {cassetteRef: {name: tape}}\n",
@@ -43,7 +78,47 @@ fn a_good_policy_has_no_mistake() {
 #[case(
     "provider: openai",
     "provider: azure",
-    "spec.llm[main].baseUrl: is not set; an endpoint of provider azure needs the address of its resource"
+    "spec.llm[main].baseUrl: is not set; an endpoint of provider azure needs its address, for example https://NAME.openai.azure.com"
+)]
+#[case(
+    "provider: openai",
+    "provider: ollama",
+    "spec.llm[main].baseUrl: is not set; an endpoint of provider ollama needs its address, for example http://ollama.models.svc:11434"
+)]
+#[case(
+    "provider: openai",
+    "provider: ollama\n  baseUrl: http://ollama:11434",
+    "spec.llm[main].models[small].contextWindow: is not set; Ollama reserves memory for as many tokens, so say how many, for example 16384"
+)]
+#[case(
+    "provider: openai",
+    "provider: ollama\n  baseUrl: http://ollama:11434/v1/",
+    "spec.llm[main].baseUrl: ends with /v1, which is added by itself; write the address without it"
+)]
+#[case(
+    "provider: openai",
+    "provider: azure\n  baseUrl: https://r.openai.azure.com/openai/v1",
+    "spec.llm[main].baseUrl: ends with /openai/v1, which is added by itself; write the address without it"
+)]
+#[case(
+    "provider: openai",
+    "provider: openai\n  baseUrl: https://host/v1/chat/completions",
+    "spec.llm[main].baseUrl: ends with /chat/completions, which is added by itself; write the address without it"
+)]
+#[case(
+    "provider: openai",
+    "provider: azure\n  baseUrl: https://r.openai.azure.com\n  apiVersion: v1",
+    "spec.llm[main].apiVersion: \"v1\" is no version; write a date, for example 2024-10-21 or 2025-04-01-preview, or leave it out for the v1 path"
+)]
+#[case(
+    "provider: openai",
+    "provider: openai\n  apiVersion: 2024-10-21",
+    "spec.llm[main].apiVersion: belongs to endpoints of provider azure; take it away, or change the provider"
+)]
+#[case(
+    "{name: small,",
+    "{name: small, deployment: ours,",
+    "spec.llm[main].models[small].deployment: belongs to endpoints of provider azure; take it away, or change the provider"
 )]
 #[case(
     "provider: openai",

@@ -117,18 +117,6 @@ fn of_a_procedure_is_not_supported_yet(#[case] text: &str, #[case] expected: &st
 
 #[rstest]
 #[case(
-    "llm: [{name: e, provider: azure, models: []}]",
-    "spec.llm[e].provider: azure is"
-)]
-#[case(
-    "llm: [{name: e, provider: ollama, models: []}]",
-    "spec.llm[e].provider: ollama is"
-)]
-#[case(
-    "llm: [{name: e, provider: groq, models: []}]",
-    "spec.llm[e].provider: groq is"
-)]
-#[case(
     "llm: [{name: e, provider: openai, rateLimit: {perMinute: 1}, models: []}]",
     "spec.llm[e].rateLimit: is"
 )]
