@@ -10,12 +10,11 @@ use futures::FutureExt as _;
 use k8s_openapi::api::{
     apps::v1::Deployment,
     authentication::v1::{TokenRequest, TokenRequestSpec},
-    core::v1::{Node, Pod, ServiceAccount},
+    core::v1::{Node, ServiceAccount},
 };
 use kube::{
     Api, Client, ResourceExt as _,
     api::{DynamicObject, ListParams, Patch, PatchParams, PostParams},
-    runtime::wait::await_condition,
 };
 use serde_json::{Value, json};
 use std::{
@@ -24,7 +23,7 @@ use std::{
     path::{Path, PathBuf},
     process::Stdio,
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 use tokio::{
@@ -35,6 +34,8 @@ use tokio::{
 
 /// The Deployment and the ServiceAccount of the chart's operator.
 const OPERATOR: &str = "sopwith-operator";
+/// The label of namespaces that belong to an operator of ours.
+const MARK: &str = "sopwith.dev/e2e-operator";
 /// How long a token is good.
 const TOKEN_SECONDS: i64 = 3600;
 
@@ -72,7 +73,7 @@ struct Shared {
 }
 
 impl Site {
-    /// Reads what the installed chart says, and builds the operator.
+    /// Reads what the installed chart says, builds the operator, and keeps the installed one out of its namespaces.
     pub async fn open() -> Result<Self> {
         // The second call of several tests in one process finds a provider: that is fine.
         let _ = rustls::crypto::ring::default_provider().install_default();
@@ -80,7 +81,7 @@ impl Site {
             .await
             .context("no cluster: `make cluster-up` and e2e/cluster/env.sh")?;
         let client = Client::try_from(config.clone())?;
-        Ok(Self {
+        let site = Self {
             binary: build().await?,
             runner_image: runner_image(&client).await?,
             address: node_address(&client).await?,
@@ -88,7 +89,9 @@ impl Site {
             objects: rights(&client).await?,
             client,
             config,
-        })
+        };
+        site.keep_the_other_out().await?;
+        Ok(site)
     }
 
     /// A proxy before the cluster's API server.
@@ -103,6 +106,7 @@ impl Site {
         proxy: &ApiProxy,
         further: &[&str],
     ) -> Result<OperatorProcess> {
+        self.claim(namespace).await?;
         namespace.apply(self.objects_in(&namespace.name)).await?;
         let folder = tempfile::tempdir()?;
         let storage = folder.path().join("store");
@@ -156,36 +160,57 @@ impl Site {
         objects
     }
 
-    /// Takes the cluster's own operator out of the way; gives how many replicas it had.
-    pub async fn make_way(&self) -> Result<i32> {
-        let deployments = self.deployments();
-        let deployment = deployments.get(OPERATOR).await?;
-        let replicas = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
-        self.scale(0).await?;
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE);
-        let params = ListParams::default().labels("app.kubernetes.io/component=operator");
-        for pod in pods.list(&params).await? {
-            let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
-            let gone = kube::runtime::conditions::is_deleted(&uid);
-            let waited = await_condition(pods.clone(), &name, gone);
-            tokio::time::timeout(Duration::from_secs(60), waited)
-                .await
-                .context("the cluster's operator does not go")??;
+    /// Keeps the cluster's own operator from writing into the namespaces of operators of ours, by an admission policy: the token of
+    /// its pod tells it from them. It stays in force; there are no such namespaces but those of tests.
+    async fn keep_the_other_out(&self) -> Result<()> {
+        let folder = repository().join("e2e/fixtures/host-operator");
+        let folder = folder.to_str().context("a path that is no text")?;
+        kubectl::kubectl(&["apply", "--server-side", "-f", folder]).await?;
+        let namespace = Namespace::create(self.client.clone(), "kept-out").await?;
+        self.claim(&namespace).await?;
+        let begun = Instant::now();
+        while !self.refuses_the_other(&namespace).await? {
+            ensure!(
+                begun.elapsed() < Duration::from_secs(30),
+                "the admission policy e2e-host-operator is not in force"
+            );
         }
-        Ok(replicas.max(1))
+        namespace.delete().await
     }
 
-    /// Brings the cluster's own operator back.
-    pub async fn scale(&self, replicas: i32) -> Result<()> {
-        let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
-        self.deployments()
-            .patch(OPERATOR, &PatchParams::default(), &patch)
+    /// Marks a namespace as one of an operator of ours.
+    async fn claim(&self, namespace: &Namespace) -> Result<()> {
+        let patch = Patch::Merge(json!({ "metadata": { "labels": { MARK: "host" } } }));
+        Api::<k8s_openapi::api::core::v1::Namespace>::all(self.client.clone())
+            .patch(&namespace.name, &PatchParams::default(), &patch)
             .await?;
         Ok(())
     }
 
-    fn deployments(&self) -> Api<Deployment> {
-        Api::namespaced(self.client.clone(), OPERATOR_NAMESPACE)
+    /// Whether the API server refuses what the cluster's own operator would write, and for that reason.
+    async fn refuses_the_other(&self, namespace: &Namespace) -> Result<bool> {
+        let path = format!(
+            "/api/v1/namespaces/{}/configmaps?dryRun=All",
+            namespace.name
+        );
+        let user = format!("system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}");
+        let request = hyper::Request::post(path)
+            .header("content-type", "application/json")
+            .header("impersonate-user", user)
+            .header(
+                "impersonate-extra-authentication.kubernetes.io%2fpod-name",
+                "any",
+            )
+            .body(serde_json::to_vec(
+                &json!({ "metadata": { "generateName": "any-" } }),
+            )?)?;
+        match self.client.request::<Value>(request).await {
+            Ok(_) => Ok(false),
+            Err(kube::Error::Api(status)) if status.message.contains("e2e-host-operator") => {
+                Ok(true)
+            }
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
