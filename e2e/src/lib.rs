@@ -5,6 +5,7 @@ pub mod api_proxy;
 pub mod audit;
 pub mod fixture;
 pub mod fuzz;
+pub mod host;
 pub mod kubectl;
 pub mod llm_server;
 pub mod namespace;

@@ -373,6 +373,35 @@ impl Namespace {
     }
 }
 
+/// Scales the operator to nothing, and returns when it is gone; gives how many replicas it had.
+pub async fn take_operator_away(client: &Client) -> Result<i32> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let deployment = deployments.get("sopwith-operator").await?;
+    let replicas = deployment.spec.and_then(|spec| spec.replicas).unwrap_or(1);
+    bring_operator_back(client, 0).await?;
+    let pods: Api<Pod> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let params = ListParams::default().labels("app.kubernetes.io/component=operator");
+    for pod in pods.list(&params).await? {
+        let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
+        let gone = kube::runtime::conditions::is_deleted(&uid);
+        let waited = await_condition(pods.clone(), &name, gone);
+        tokio::time::timeout(Duration::from_secs(60), waited)
+            .await
+            .context("the cluster's operator does not go")??;
+    }
+    Ok(replicas.max(1))
+}
+
+/// Scales the operator to so many replicas.
+pub async fn bring_operator_back(client: &Client, replicas: i32) -> Result<()> {
+    let deployments: Api<Deployment> = Api::namespaced(client.clone(), OPERATOR_NAMESPACE);
+    let patch = Patch::Merge(json!({ "spec": { "replicas": replicas } }));
+    deployments
+        .patch("sopwith-operator", &PatchParams::default(), &patch)
+        .await?;
+    Ok(())
+}
+
 fn restarts(pod: &Pod) -> i32 {
     let statuses = pod
         .status

@@ -2,6 +2,7 @@
 
 mod admission;
 mod alerts;
+mod changes;
 mod control;
 mod flight;
 mod samples;

@@ -1,6 +1,8 @@
 //! What stays true when the operator is killed. These tests harm what all others use, so they are one test that does
 //! one thing after the other.
 
+mod line;
+mod runners;
 mod two_replicas;
 
 use anyhow::{Context as _, Result, ensure};

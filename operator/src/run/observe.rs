@@ -162,7 +162,8 @@ fn death(pod: &Pod) -> Option<String> {
         let detail = condition.message.as_deref().unwrap_or("no detail");
         return Some(format!("pod {name}: {reason}: {}", detail.trim()));
     }
-    let ended = status.container_statuses.iter().flatten();
+    let init = status.init_container_statuses.iter().flatten();
+    let ended = init.chain(status.container_statuses.iter().flatten());
     let ended = ended.filter_map(|c| Some((&c.name, c.state.as_ref()?.terminated.as_ref()?)));
     let (container, end) = ended.into_iter().find(|(_, end)| end.exit_code > 128)?;
     Some(format!(
