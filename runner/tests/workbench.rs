@@ -180,11 +180,11 @@ async fn a_command_inherits_three_descriptors_and_no_core_limit() {
     let code = "import os, resource, signal\n\
                 print(sorted(int(n) for n in os.listdir('/proc/self/fd'))[:-1])\n\
                 print(resource.getrlimit(resource.RLIMIT_CORE), signal.pthread_sigmask(0, []))\n\
-                print(os.getsid(0) == os.getpid())\n\
+                print(os.getsid(0) == os.getpid(), open('/proc/self/oom_score_adj').read().strip())\n\
                 print([l for l in open('/proc/self/status') if l.startswith(('NoNewPrivs', 'Seccomp:'))])";
     assert_eq!(
         bench.python(code).await,
-        "[0, 1, 2]\n(0, 0) set()\nTrue\n['NoNewPrivs:\\t1\\n', 'Seccomp:\\t2\\n']\n"
+        "[0, 1, 2]\n(0, 0) set()\nTrue 1000\n['NoNewPrivs:\\t1\\n', 'Seccomp:\\t2\\n']\n"
     );
 }
 

@@ -34,7 +34,7 @@ const RUNNER_UID: i64 = 65532;
 /// The users of workbenches, of which each run has one. They fit where a user namespace maps 16 bits.
 const WORKBENCH_UIDS: std::ops::Range<i64> = 10_000..60_000;
 /// Most processes and threads in a run's workbenches.
-const MAX_PROCESSES: &str = "4096";
+const MAX_PROCESSES: &str = "2048";
 /// Most mebibytes that a command may leave in a workbench. Less than the size of each of its volumes, beyond which the
 /// kubelet would evict the pod.
 const MAX_DISK: &str = "1536";

@@ -22,6 +22,8 @@ use super::wire::{Answer, Wire};
 
 /// How long a reply may take beyond the time of the command itself.
 const PATIENCE: Duration = Duration::from_secs(60);
+/// How long laying out may take, which first removes what a command left: many files, maybe.
+const LAYING: Duration = Duration::from_secs(180);
 /// How long a local server may take to connect, and to end.
 const LOCAL: Duration = Duration::from_secs(10);
 
@@ -231,7 +233,7 @@ impl Workbench {
         check_files(paths).map_err(WorkbenchError::Refused)?;
         let (files, payload) = pack(files);
         match self
-            .ask(Request::Lay { files, fresh }, payload, 0, PATIENCE)
+            .ask(Request::Lay { files, fresh }, payload, 0, LAYING)
             .await?
         {
             (Reply::Laid, _) => Ok(()),

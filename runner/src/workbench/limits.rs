@@ -10,7 +10,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::dir::Dir;
-use nix::fcntl::AtFlags;
+use nix::fcntl::{AtFlags, OFlag};
+use nix::sys::prctl;
 use nix::sys::resource::{Resource, setrlimit};
 use nix::sys::stat::{Mode as Bits, SFlag, fstatat, stat};
 
@@ -21,7 +22,7 @@ const MAX_FILE: u64 = 1 << 30;
 /// Deepest directory that is looked into; more than [`super::path::MAX_DEPTH`], as tools work deeper than they hand over.
 const MAX_DEPTH: usize = 200;
 /// What an entry counts for at least: it takes room in tables of the file system, too.
-const ENTRY: u64 = 4096;
+const ENTRY: u64 = 8 << 10;
 /// Least pause between two looks at the disk.
 const PAUSE: Duration = Duration::from_millis(500);
 
@@ -37,6 +38,7 @@ pub struct Limits {
 impl Limits {
     /// Sets what the kernel enforces by itself. Only system calls: it runs between fork and exec.
     pub(super) fn set(&self) -> nix::Result<()> {
+        die_first();
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
         setrlimit(Resource::RLIMIT_FSIZE, MAX_FILE, MAX_FILE)?;
         match self.processes {
@@ -44,6 +46,18 @@ impl Limits {
             None => Ok(()),
         }
     }
+}
+
+/// Has the kernel end this process and its children before the server where the container's memory is used up.
+///
+/// Only a process that is dumpable may say so of itself. Nothing else runs here that could look into it meanwhile.
+fn die_first() {
+    let _ = prctl::set_dumpable(true);
+    let flags = OFlag::O_WRONLY | OFlag::O_CLOEXEC;
+    if let Ok(score) = nix::fcntl::open(c"/proc/self/oom_score_adj", flags, Bits::empty()) {
+        let _ = nix::unistd::write(&score, b"1000");
+    }
+    let _ = prctl::set_dumpable(false);
 }
 
 /// What a command took too much of.
@@ -60,8 +74,9 @@ impl fmt::Display for Excess {
         match self {
             Self::Disk(limit) => write!(
                 to,
-                "it left more than {} MiB on disk, each file counted with at least 4 KiB",
-                limit >> 20
+                "it left more than {} MiB on disk, each file counted with at least {} KiB",
+                limit >> 20,
+                ENTRY >> 10
             ),
             Self::Depth => write!(to, "it made directories more than {MAX_DEPTH} deep"),
         }
@@ -199,7 +214,7 @@ mod tests {
     #[test]
     fn many_small_files_and_deep_directories_are_too_much() {
         let place = tempfile::tempdir().unwrap();
-        for number in 0..300 {
+        for number in 0..150 {
             fs::write(place.path().join(number.to_string()), "").unwrap();
         }
         assert_eq!(found(place.path(), 1 << 20), Some(Excess::Disk(1 << 20)));
