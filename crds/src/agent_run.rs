@@ -188,8 +188,8 @@ pub struct AgentRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cancel: Option<bool>,
     /// Decisions of people on gates that wait. One can be added at a time, none at creation; none can be changed or removed.
-    /// Their order means nothing.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    /// Their order means nothing. The list is always there, if empty, so that a JSON patch can add to it.
+    #[serde(default)]
     #[schemars(length(max = 256), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["step", "gate", "attempt", "by"])))]
     pub decisions: Vec<Decision>,
     /// Where and with what resources the run's pod works.
@@ -394,7 +394,7 @@ pub struct Decision {
     /// The attempt of the step that is decided on, counted from 1. A decision counts for no other.
     #[schemars(range(min = 1, max = 10000))]
     pub attempt: u32,
-    /// Digest of what was shown to the person, as in the gate's `evidence`. A decision counts for no other.
+    /// Digest of what is decided on, as the condition AwaitingApproval gives it. A decision counts for no other.
     #[schemars(length(min = 71, max = 71), regex(pattern = r"^sha256:[0-9a-f]{64}$"))]
     pub subject: String,
     /// What was decided.
@@ -420,18 +420,18 @@ pub struct Decision {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]
 pub enum DecisionVerdict {
-    /// The gate passes.
+    /// Of an approval gate: it passes.
     #[default]
     Approve,
-    /// The gate fails.
+    /// Of an approval gate: it fails, and its `onFailure` rules say what follows.
     Reject,
-    /// Goes on although the gate failed; the verdict becomes Waived.
+    /// Of a gate that failed and asks: goes on all the same; the verdict becomes Waived.
     Proceed,
-    /// The step is tried again.
+    /// Of a gate that failed and asks: the step is tried again.
     Retry,
-    /// Goes back to the step named by `to`.
+    /// Of a gate that failed and asks: goes back to the step named by `to`.
     Backtrack,
-    /// The run ends.
+    /// Of a gate that failed and asks: the run ends.
     Cancel,
 }
 

@@ -1,6 +1,6 @@
 //! The status of an `AgentRun`: what the operator observed, in references and digests.
 
-use crate::{Money, sop_definition::GateKind};
+use crate::{Money, agent_run::DecisionVerdict, sop_definition::GateKind};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -51,6 +51,10 @@ pub struct AgentRunStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
     pub steps: Vec<StepStatus>,
+    /// What became of the newest decisions of `spec.decisions`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["step", "gate", "attempt", "by"])))]
+    pub decisions: Vec<DecisionStatus>,
     /// What all launches have used, failed attempts included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
@@ -284,6 +288,26 @@ pub struct GateStatus {
     /// When it was judged.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Time>,
+}
+
+/// What became of a decision.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+pub struct DecisionStatus {
+    /// The step it names.
+    pub step: String,
+    /// The gate it names.
+    pub gate: String,
+    /// The attempt it names.
+    pub attempt: u32,
+    /// Who decided.
+    pub by: String,
+    /// What was decided.
+    pub verdict: DecisionVerdict,
+    /// Whether it counts.
+    pub counts: bool,
+    /// Why it does not, or what it adds up to.
+    pub message: String,
 }
 
 /// What was used. Failed attempts count.

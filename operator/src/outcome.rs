@@ -5,7 +5,10 @@ use kube::{
     Resource,
     runtime::events::{Event, EventType, Recorder},
 };
-use sopwith_crds::{AgentRun, status::FailureReason};
+use sopwith_crds::{
+    AgentRun,
+    status::{DecisionStatus, FailureReason},
+};
 use std::borrow::Cow;
 
 /// Longest note of an Event; the API takes 1 KiB.
@@ -77,6 +80,19 @@ pub enum Outcome {
         /// The step that is done again.
         to: String,
     },
+    /// A gate waits for people.
+    ApprovalRequested {
+        /// The step.
+        step: String,
+        /// Its attempt.
+        attempt: u32,
+        /// The gate.
+        gate: String,
+        /// What they are asked.
+        question: String,
+    },
+    /// A decision counts, or does not.
+    Decision(DecisionStatus),
     /// A step left no trace for too long.
     StepStuck {
         /// Which, since when, what to do.
@@ -117,6 +133,9 @@ impl Outcome {
             Self::GateFailed { .. } => "GateFailed".into(),
             Self::Retrying { .. } => "Retrying".into(),
             Self::Backtracked { .. } => "Backtracked".into(),
+            Self::ApprovalRequested { .. } => "ApprovalRequested".into(),
+            Self::Decision(decision) if decision.counts => "DecisionCounted".into(),
+            Self::Decision(_) => "DecisionIgnored".into(),
             Self::StepStuck { .. } => "StepStuck".into(),
             Self::Obstacle { reason, .. } => reason.clone().into(),
             Self::Suspended => "Suspended".into(),
@@ -155,6 +174,29 @@ impl Outcome {
             Self::Backtracked { step, attempt, to } => {
                 format!("after step {step}, attempt {attempt} the line goes back to step {to}")
             }
+            Self::ApprovalRequested {
+                step,
+                attempt,
+                gate,
+                question,
+            } => format!(
+                "gate {gate} of step {step}, attempt {attempt} waits for people: {question}; the condition AwaitingApproval says how to decide"
+            ),
+            Self::Decision(decision) => {
+                let DecisionStatus {
+                    step,
+                    gate,
+                    attempt,
+                    by,
+                    verdict,
+                    message,
+                    ..
+                } = decision;
+                format!(
+                    "{verdict:?} by {by} on gate {gate} of step {step}, attempt {attempt} {}: {message}",
+                    if decision.counts { "counts" } else { "does not count" }
+                )
+            }
             Self::StepStuck { message }
             | Self::LaunchLost { message, .. }
             | Self::Obstacle { message, .. }
@@ -175,7 +217,17 @@ impl Outcome {
                 attempt,
                 gate,
                 ..
+            }
+            | Self::ApprovalRequested {
+                step,
+                attempt,
+                gate,
+                ..
             } => format!("{step}/{attempt}/{gate}"),
+            Self::Decision(decision) => format!(
+                "{}/{}/{}/{}",
+                decision.step, decision.attempt, decision.gate, decision.by
+            ),
             Self::Launched { launch, .. } | Self::LaunchLost { launch, .. } => {
                 format!("Launch{launch}")
             }
@@ -189,6 +241,7 @@ impl Outcome {
     fn is_warning(&self) -> bool {
         match self {
             Self::StepFinished { passed, .. } => !passed,
+            Self::Decision(decision) => !decision.counts,
             Self::NotProven
             | Self::GateFailed { .. }
             | Self::LaunchLost { .. }

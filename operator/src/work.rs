@@ -213,6 +213,7 @@ async fn share(
             runs: caches.runs.clone(),
             jobs: caches.jobs.clone(),
             pods: caches.pods.clone(),
+            policies: caches.policies.clone(),
         }),
         leadership: tools.leadership.clone(),
         store: store.clone(),

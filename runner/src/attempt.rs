@@ -3,12 +3,20 @@
 use serde_json::Value;
 use sopwith_crds::{
     language::{Expression, ExpressionError, TemplateError},
-    sop_definition::{Action, FailureRule, Gate, Loop, Step},
+    sop_definition::{Action, Gate, Loop, Step},
     status::FailureReason,
 };
 
 use crate::{
-    action::command::CommandError, context::label, engine::Engine, gate::short, llm::LlmError,
+    action::command::CommandError,
+    context::label,
+    engine::Engine,
+    gate::{
+        approval::{Answer, Asked},
+        short,
+    },
+    llm::LlmError,
+    sop::{Fault, Point, Wait, Way},
     tree::TreeError,
 };
 
@@ -17,15 +25,15 @@ use crate::{
 pub enum Stopped {
     /// A gate failed.
     Gate {
-        /// The gate, with the action it belongs to.
-        gate: String,
-        /// Its rules, each with whether its `when` holds.
-        rules: Vec<(FailureRule, bool)>,
-        /// What has to be mended.
-        findings: String,
-        /// For people.
-        message: String,
+        /// Which, and what may follow.
+        fault: Box<Fault>,
+        /// What a person is asked, where that follows.
+        asked: Option<Box<Asked>>,
     },
+    /// A gate that only people judge.
+    Asks(Box<Asked>),
+    /// A person decided what follows from a gate that failed.
+    Steered(Box<Fault>, Way),
     /// The run fails.
     Failed(FailureReason, String),
     /// The launch cannot go on; another may.
@@ -62,10 +70,19 @@ impl From<LlmError> for Stopped {
     }
 }
 
+/// A wait and what a person decided.
+#[derive(Clone, Debug)]
+pub(crate) struct Decided {
+    pub(crate) wait: Wait,
+    pub(crate) answer: Answer,
+}
+
 /// Where an attempt is.
 #[derive(Clone, Copy)]
 pub(crate) struct Spot<'a> {
     pub(crate) step: &'a Step,
+    /// Number of the action; none at the end of the step.
+    pub(crate) index: Option<usize>,
     pub(crate) attempt: u32,
     pub(crate) findings: &'a str,
     /// `action`, in a loop `loop/action`; empty at the end of the step.
@@ -73,7 +90,23 @@ pub(crate) struct Spot<'a> {
     pub(crate) item: Option<(&'a str, &'a Value)>,
 }
 
-impl Spot<'_> {
+impl<'a> Spot<'a> {
+    pub(crate) fn of_action(self, index: usize, action: &'a Action) -> Self {
+        Self {
+            index: Some(index),
+            action: &action.name,
+            ..self
+        }
+    }
+
+    /// The place of one of its gates; none in a loop, where an attempt cannot be taken up again.
+    pub(crate) fn point(&self, gate: usize) -> Option<Point> {
+        self.item.is_none().then_some(Point {
+            action: self.index,
+            gate,
+        })
+    }
+
     pub(crate) fn label(&self) -> Option<String> {
         self.item.map(|(_, item)| label(item))
     }
@@ -88,39 +121,47 @@ impl Spot<'_> {
 }
 
 impl Engine {
-    /// Does the step's actions and judges its gates.
+    /// Does the step's actions and judges its gates; after a decision, those that follow the gate that waited.
     pub(crate) async fn attempt(
         &mut self,
         step: &Step,
         attempt: u32,
         findings: &str,
+        decided: Option<&Decided>,
     ) -> Result<(), Stopped> {
-        for action in &step.actions {
-            let spot = Spot {
-                step,
-                attempt,
-                findings,
-                action: &action.name,
-                item: None,
-            };
-            if !self.wanted(spot, action.when.as_deref())? {
-                continue;
-            }
-            match &action.repeat {
-                Some(repeat) => self.repeat(spot, action, repeat).await?,
-                None => self.work(spot, &action.work).await?,
-            }
-            self.gates(spot, &action.gates).await?;
-        }
-        let spot = Spot {
+        let end = Spot {
             step,
             attempt,
             findings,
+            index: None,
             action: "",
             item: None,
         };
+        let mut point = None;
+        if let Some(decided) = decided {
+            self.decided(end, decided)?;
+            point = Some(decided.wait.point);
+        }
+        let first = point.map_or(0, |point| point.action.unwrap_or(step.actions.len()));
+        for (index, action) in step.actions.iter().enumerate().skip(first) {
+            let spot = end.of_action(index, action);
+            let judged = point
+                .take_if(|_| index == first)
+                .map(|point| point.gate + 1);
+            if judged.is_none() {
+                if !self.wanted(spot, action.when.as_deref())? {
+                    continue;
+                }
+                match &action.repeat {
+                    Some(repeat) => self.repeat(spot, action, repeat).await?,
+                    None => self.work(spot, &action.work).await?,
+                }
+            }
+            self.gates(spot, &action.gates, judged.unwrap_or(0)).await?;
+        }
         self.outputs_are_there(step)?;
-        self.gates(spot, &step.gates).await?;
+        let judged = point.map_or(0, |point| point.gate + 1);
+        self.gates(end, &step.gates, judged).await?;
         self.frozen_are_unchanged(step)
     }
 
@@ -141,14 +182,14 @@ impl Engine {
                 };
                 if self.wanted(spot, inner.when.as_deref())? {
                     self.work(spot, &inner.work).await?;
-                    self.gates(spot, &inner.gates).await?;
+                    self.gates(spot, &inner.gates, 0).await?;
                 }
             }
             let spot = Spot {
                 item: Some((name, &item)),
                 ..spot
             };
-            self.gates(spot, &repeat.gates).await?;
+            self.gates(spot, &repeat.gates, 0).await?;
         }
         Ok(())
     }

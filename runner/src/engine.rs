@@ -10,6 +10,7 @@ use std::{
 
 use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{
+    agent_run,
     check::defaults,
     contract::{
         Digest,
@@ -24,13 +25,14 @@ use sopwith_crds::{
 
 use crate::{
     action::command::Benches,
-    attempt::Stopped,
+    attempt::{Decided, Stopped},
     context::{Moment, Place, SharedTree, at, places},
     ending::End,
+    gate::approval::answer,
     llm::Llm,
     report::{Reporter, Stop},
     snapshot::{Blobs, Record},
-    sop::{Decision, Happened, State, apply, follows, next},
+    sop::{Decision, Happened, State, Wait, Way, apply, next, way},
 };
 
 /// What a launch works with.
@@ -47,6 +49,7 @@ pub struct Engine {
     pub(crate) record: Record,
     pub(crate) snapshot: Option<Digest>,
     pub(crate) pending: Vec<What>,
+    decisions: Vec<agent_run::Decision>,
     begun: Instant,
     worked_before: u64,
     round_told: u32,
@@ -66,6 +69,8 @@ pub struct Parts {
     pub blobs: Blobs,
     /// The snapshot to resume from.
     pub resume: Option<Digest>,
+    /// What people decided on the gate at which the snapshot waits.
+    pub decisions: Vec<agent_run::Decision>,
     /// What has to be reported first.
     pub first: Vec<What>,
 }
@@ -80,6 +85,7 @@ impl Engine {
             reporter,
             mut blobs,
             resume,
+            decisions,
             first,
         } = parts;
         let failed = |reason: FailureReason, message: String| Failure {
@@ -123,6 +129,7 @@ impl Engine {
             record,
             snapshot: resume,
             pending: first,
+            decisions,
             begun: Instant::now(),
             worked_before,
             round_told,
@@ -140,6 +147,17 @@ impl Engine {
                         return self.stop(stop).await;
                     }
                     if let Some(end) = self.step(index).await {
+                        return end;
+                    }
+                }
+                Decision::Wait(wait) => {
+                    let Some(answer) = answer(&wait, &self.decisions) else {
+                        return self.end(Outcome::Waiting, None).await;
+                    };
+                    if let Some(stop) = self.reporter.stop() {
+                        return self.stop(stop).await;
+                    }
+                    if let Some(end) = self.resume(Decided { wait, answer }).await {
                         return end;
                     }
                 }
@@ -186,11 +204,47 @@ impl Engine {
             step: step.name.clone(),
             attempt,
         });
+        self.work_on(step, attempt, &findings, None).await
+    }
+
+    /// Takes an attempt up again that a person has decided on.
+    async fn resume(&mut self, decided: Decided) -> Option<End> {
+        let plan = Arc::clone(&self.plan);
+        let Wait {
+            step: name,
+            attempt,
+            ..
+        } = &decided.wait;
+        let Some(step) = plan.steps.iter().find(|step| step.name == *name) else {
+            self.happened(&Happened::Failed {
+                step: name.clone(),
+                reason: FailureReason::InvalidPlan,
+                message: format!("the plan has no step {name}, which waited"),
+            });
+            return None;
+        };
+        let findings = self.record.machine.state.step(name).findings;
+        self.happened(&Happened::Resumed { step: name.clone() });
+        self.pending.push(What::StepResumed {
+            step: name.clone(),
+            attempt: *attempt,
+        });
+        self.work_on(step, *attempt, &findings, Some(&decided))
+            .await
+    }
+
+    async fn work_on(
+        &mut self,
+        step: &Step,
+        attempt: u32,
+        findings: &str,
+        decided: Option<&Decided>,
+    ) -> Option<End> {
         if let Err(end) = self.deliver().await {
             return Some(end);
         }
         let before = self.llm.used();
-        let stopped = match self.bounded(step, attempt, &findings).await {
+        let stopped = match self.bounded(step, attempt, findings, decided).await {
             Ok(stopped) => stopped,
             Err(stop) => return Some(self.stop(stop).await),
         };
@@ -207,6 +261,7 @@ impl Engine {
         step: &Step,
         attempt: u32,
         findings: &str,
+        decided: Option<&Decided>,
     ) -> Result<Option<Stopped>, Stop> {
         let reporter = self.reporter.clone();
         let seconds = step
@@ -218,7 +273,7 @@ impl Engine {
         });
         let work = tokio::time::timeout(
             Duration::from_secs(seconds.into()),
-            self.attempt(step, attempt, findings),
+            self.attempt(step, attempt, findings, decided),
         );
         tokio::select! {
             biased;
@@ -237,7 +292,7 @@ impl Engine {
         }
     }
 
-    /// Books how an attempt ended: state, snapshot, report. The report goes out with what follows.
+    /// Books how an attempt ended, or where it waits: state, snapshot, report. The report goes out with what follows.
     async fn finish(
         &mut self,
         step: &Step,
@@ -245,48 +300,8 @@ impl Engine {
         stopped: Option<Stopped>,
         before: &Usage,
     ) -> Option<End> {
-        let (happened, message) = match stopped {
-            None => (
-                Happened::Passed {
-                    step: step.name.clone(),
-                },
-                self.handed_over(step),
-            ),
-            Some(Stopped::Gate {
-                gate,
-                rules,
-                findings,
-                message,
-            }) => {
-                let happened = Happened::GateFailed {
-                    step: step.name.clone(),
-                    gate,
-                    rules,
-                    findings,
-                    message: message.clone(),
-                };
-                (happened, message)
-            }
-            Some(Stopped::Failed(reason, message)) => (
-                Happened::Failed {
-                    step: step.name.clone(),
-                    reason,
-                    message: message.clone(),
-                },
-                message,
-            ),
-            Some(Stopped::Lost(why)) => (
-                Happened::Failed {
-                    step: step.name.clone(),
-                    reason: FailureReason::Internal,
-                    message: why.clone(),
-                },
-                why,
-            ),
-        };
-        let passed = matches!(happened, Happened::Passed { .. });
-        let next = follows(&self.plan, self.state(), &happened);
-        self.happened(&happened);
+        let passed = stopped.is_none();
+        let (message, next) = self.book(step, attempt, stopped);
         if let Next::Backtrack { .. } = &next {
             self.thaw();
         } else if passed {
@@ -298,15 +313,16 @@ impl Engine {
             Err(end) => return Some(end),
         };
         let artifacts = self.artifacts(step);
+        let verdict = match &next {
+            _ if passed => Verdict::Passed,
+            Next::Wait(_) => Verdict::Pending,
+            _ => Verdict::Failed,
+        };
         self.pending.push(What::StepEnded {
             end: Box::new(StepEnd {
                 step: step.name.clone(),
                 attempt,
-                verdict: if passed {
-                    Verdict::Passed
-                } else {
-                    Verdict::Failed
-                },
+                verdict,
                 message: crate::gate::short(&message),
                 usage: since(before, &self.llm.used()),
                 artifacts,
@@ -316,6 +332,60 @@ impl Engine {
             }),
         });
         None
+    }
+
+    /// What happened, for the machine; what to say of it, and what comes next, for the report.
+    fn book(&mut self, step: &Step, attempt: u32, stopped: Option<Stopped>) -> (String, Next) {
+        let name = step.name.clone();
+        let failed = |reason, message: String| Happened::Failed {
+            step: name.clone(),
+            reason,
+            message,
+        };
+        let mut question = None;
+        let (happened, message) = match stopped {
+            None => (
+                Happened::Passed { step: name.clone() },
+                self.handed_over(step),
+            ),
+            Some(Stopped::Gate { fault, asked }) => {
+                let message = fault.message.clone();
+                question = asked;
+                (Happened::GateFailed(*fault), message)
+            }
+            Some(Stopped::Steered(fault, way)) => {
+                let message = fault.message.clone();
+                let fault = *fault;
+                (Happened::Steered { fault, way }, message)
+            }
+            Some(Stopped::Asks(asked)) => {
+                let message = asked.question.clone();
+                let (wait, next) = self.wait(&name, attempt, &asked);
+                self.happened(&Happened::Waits(wait));
+                return (message, next);
+            }
+            Some(Stopped::Failed(reason, message)) => (failed(reason, message.clone()), message),
+            Some(Stopped::Lost(why)) => (failed(FailureReason::Internal, why.clone()), why),
+        };
+        let way = way(&self.plan, self.state(), &happened);
+        self.happened(&happened);
+        let next = match (way, question) {
+            (Way::Proceed, _) => Next::Proceed,
+            (Way::Retry, _) => Next::Retry,
+            (Way::Backtrack { to }, _) => Next::Backtrack { to },
+            (Way::Fail(_), _) => Next::Fail,
+            (Way::Ask, Some(asked)) => {
+                let (wait, next) = self.wait(&name, attempt, &asked);
+                self.happened(&Happened::Waits(wait));
+                next
+            }
+            (Way::Ask, None) => {
+                let message = format!("{message}; nobody can be asked in a loop");
+                self.happened(&failed(FailureReason::GateFailed, message));
+                Next::Fail
+            }
+        };
+        (message, next)
     }
 
     pub(crate) fn state(&self) -> &State {

@@ -219,6 +219,7 @@ fn tell(event: &Event) {
     let line = match &event.what {
         What::RoundStarted { round } => format!("round {round}"),
         What::StepStarted { step, attempt } => format!("{step}: attempt {attempt}"),
+        What::StepResumed { step, attempt } => format!("{step}: attempt {attempt} goes on"),
         What::StepSkipped { step, message } => format!("{step}: skipped, {message}"),
         What::ActionEnded {
             action, message, ..

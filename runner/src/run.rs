@@ -167,6 +167,7 @@ impl Flight {
                 reporter: reporter.clone(),
                 blobs: Blobs::new(gateway),
                 resume: start.snapshot.clone(),
+                decisions: start.decisions,
                 first: first.clone(),
             };
             match Engine::new(parts).await {

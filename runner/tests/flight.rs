@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod approval;
 mod tls;
 
 use std::{

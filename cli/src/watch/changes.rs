@@ -327,7 +327,15 @@ fn condition(old: &AgentRunStatus, new: &AgentRunStatus, kind: &str) -> Option<L
             format!(
                 "{kind}: {}: {}",
                 now.reason,
-                text::one_line(&now.message, MOST)
+                // A command that is cut cannot be copied.
+                text::one_line(
+                    &now.message,
+                    if kind == conditions::AWAITING_APPROVAL {
+                        usize::MAX
+                    } else {
+                        MOST
+                    }
+                )
             ),
         )),
         (true, None) => Some(Line::new(None, format!("{kind} is over"))),

@@ -9,7 +9,7 @@ use super::{
     work::check_command,
 };
 use crate::sop_definition::{
-    Artifact, Canary, CommandGate, FailureAction, FailureRule, Gate, GateKind, Step,
+    AfterFailure, Artifact, Canary, CommandGate, FailureAction, FailureRule, Gate, GateKind, Step,
 };
 use std::collections::BTreeSet;
 
@@ -26,6 +26,16 @@ pub(super) fn of_step(step: &Step) -> impl Iterator<Item = &Gate> {
         of_loop.chain(&action.gates)
     });
     of_actions.chain(&step.gates)
+}
+
+/// Whether a person may have to decide on a gate.
+pub(super) fn asks_people(gate: &Gate) -> bool {
+    gate.kind == GateKind::Approval
+        || gate.exhausted == Some(AfterFailure::Ask)
+        || gate
+            .on_failure
+            .iter()
+            .any(|rule| rule.action == FailureAction::Ask)
 }
 
 pub(super) fn check<'a>(outer: &Scope<'a>, parent: &str, gate: &'a Gate, found: &mut Found) {
@@ -121,6 +131,40 @@ pub(super) fn check<'a>(outer: &Scope<'a>, parent: &str, gate: &'a Gate, found: 
         );
     }
     check_rules(&scope, &path, &gate.on_failure, found);
+    check_waits(&scope, &path, gate, found);
+}
+
+/// People decide on a step or an action of it, once: not on each item of a loop, and not again on what they rejected.
+fn check_waits(scope: &Scope<'_>, path: &str, gate: &Gate, found: &mut Found) {
+    let people = gate.kind == GateKind::Approval;
+    let rules = gate.on_failure.iter().enumerate();
+    let mut asks: Vec<String> = rules
+        .filter(|(_, rule)| rule.action == FailureAction::Ask)
+        .map(|(index, _)| format!("{path}.onFailure[{index}].action"))
+        .collect();
+    if gate.exhausted == Some(AfterFailure::Ask) {
+        asks.push(format!("{path}.exhausted"));
+    }
+    let looped = scope.item.is_some();
+    if looped && people {
+        found.add(
+            format!("{path}.kind"),
+            "approval cannot be asked for each item of a loop; put the gate on the loop's own action, or on the step",
+        );
+    }
+    for asks in asks {
+        if people {
+            found.add(
+                asks,
+                "Ask would ask again what people have rejected; use Retry, Backtrack or Fail",
+            );
+        } else if looped {
+            found.add(
+                asks,
+                "Ask cannot be used for each item of a loop; use Retry, Backtrack or Fail, or put the gate on the loop's own action",
+            );
+        }
+    }
 }
 
 /// A gate has the field of its kind, and no other.

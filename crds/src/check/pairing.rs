@@ -34,6 +34,7 @@ pub(super) fn check(
         );
     }
     required_gates(sop, policy, &mut found);
+    requester(run, sop, policy, &mut found);
     models(run, sop, policy, &mut found);
     for role in &sop.roles {
         for tool in &role.tools {
@@ -102,6 +103,31 @@ fn required_gates(sop: &SopDefinitionSpec, policy: &ToolPolicySpec, found: &mut 
                 ),
             );
         }
+    }
+}
+
+/// Who approves can be told apart from who requested only where the run says who that was.
+fn requester(
+    run: &AgentRunSpec,
+    sop: &SopDefinitionSpec,
+    policy: &ToolPolicySpec,
+    found: &mut Found,
+) {
+    let separate = policy
+        .approvals
+        .as_ref()
+        .and_then(|approvals| approvals.separation_of_duties);
+    let asks = sop
+        .steps
+        .iter()
+        .flat_map(gates::of_step)
+        .any(gates::asks_people);
+    if separate == Some(true) && asks && run.requested_by.is_none() {
+        found.add(
+            "run:spec.requestedBy",
+            "is not set, and the policy separates who requests from who approves (spec.approvals.separationOfDuties); write your \
+             user name, as `kubectl auth whoami` shows it",
+        );
     }
 }
 

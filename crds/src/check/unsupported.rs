@@ -5,8 +5,8 @@ use crate::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
     agent_run::PromptSchema,
     sop_definition::{
-        AfterFailure, Command, FailureAction, Gate, GateKind, NetworkAccess, OnStuck, ReactMode,
-        ReportFormat, Step, Work, Workspace,
+        Command, Gate, GateKind, NetworkAccess, OnStuck, ReactMode, ReportFormat, Step, Work,
+        Workspace,
     },
     tool_policy::{OnExhausted, ReplayMode},
 };
@@ -70,7 +70,6 @@ impl NotYet {
         self.refuse(project.source.is_some(), "spec.project.source", "");
         self.refuse(project.deliver.is_some(), "spec.project.deliver", "");
         self.refuse(run.recover_from.is_some(), "spec.recoverFrom", "");
-        self.refuse(!run.decisions.is_empty(), "spec.decisions", "");
         let queue = run
             .runner
             .as_ref()
@@ -153,23 +152,10 @@ impl NotYet {
     fn gates(&mut self, path: &str, gates: &[Gate]) {
         for gate in gates {
             let path = format!("{path}.gates[{}]", gate.name);
-            let waits = matches!(
-                gate.kind,
-                GateKind::Review | GateKind::Approval | GateKind::Compliance
-            );
-            self.refuse(waits, format!("{path}.kind"), gate.kind.as_str());
-            self.refuse(
-                gate.exhausted == Some(AfterFailure::Ask),
-                format!("{path}.exhausted"),
-                "Ask",
-            );
+            let later = matches!(gate.kind, GateKind::Review | GateKind::Compliance);
+            self.refuse(later, format!("{path}.kind"), gate.kind.as_str());
             for (index, rule) in gate.on_failure.iter().enumerate() {
                 let path = format!("{path}.onFailure[{index}]");
-                self.refuse(
-                    rule.action == FailureAction::Ask,
-                    format!("{path}.action"),
-                    "Ask",
-                );
                 self.refuse(
                     rule.workspace == Some(Workspace::Restore),
                     format!("{path}.workspace"),
@@ -239,7 +225,6 @@ impl NotYet {
             .as_ref()
             .and_then(|concurrency| concurrency.runs);
         self.refuse(runs.is_some(), "spec.concurrency.runs", "");
-        self.refuse(policy.approvals.is_some(), "spec.approvals", "");
         self.refuse(policy.redaction.is_some(), "spec.redaction", "");
         self.refuse(policy.retention.is_some(), "spec.retention", "");
         for (index, command) in policy.commands.iter().enumerate() {

@@ -15,6 +15,7 @@
 
 use super::Digest;
 use crate::{
+    agent_run::{Decision, DecisionVerdict},
     sop_definition::GateKind,
     status::{ArtifactsRef, Failure, GateStatus, Usage, Verdict},
     tool_policy::Provider,
@@ -40,6 +41,9 @@ pub struct LaunchStart {
     pub spent: Usage,
     /// Orders already in force.
     pub orders: Orders,
+    /// What was decided on the gate at which the snapshot waits: those decisions that count, once they are enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub decisions: Vec<Decision>,
 }
 
 /// A batch of events of one launch. Batches are numbered from 1 without gaps; the same number is the same batch.
@@ -134,6 +138,13 @@ pub enum What {
         /// Counted from 1.
         attempt: u32,
     },
+    /// A person decided, and the attempt that waited goes on where it stood.
+    StepResumed {
+        /// The step.
+        step: String,
+        /// Counted from 1.
+        attempt: u32,
+    },
     /// A step's `when` was false.
     StepSkipped {
         /// The step.
@@ -193,7 +204,7 @@ pub enum What {
         #[serde(default, skip_serializing_if = "String::is_empty")]
         findings: String,
     },
-    /// An attempt of a step ended.
+    /// An attempt of a step ended, or waits for a person.
     StepEnded {
         /// How.
         #[serde(flatten)]
@@ -212,7 +223,7 @@ pub enum What {
     },
 }
 
-/// How an attempt of a step ended.
+/// How an attempt of a step ended, or how far it has come where it waits for a person.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct StepEnd {
@@ -220,11 +231,11 @@ pub struct StepEnd {
     pub step: String,
     /// Counted from 1.
     pub attempt: u32,
-    /// `Passed` or `Failed`.
+    /// `Passed` or `Failed`; `Pending` where it waits.
     pub verdict: Verdict,
-    /// For people: what was handed over, or why it failed.
+    /// For people: what was handed over, or why it failed, or what it waits for.
     pub message: String,
-    /// What the attempt used.
+    /// What the attempt used; after a wait, since then.
     pub usage: Usage,
     /// What it handed over.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -252,9 +263,28 @@ pub enum Next {
         to: String,
     },
     /// A person decides.
-    Wait,
+    Wait(Box<Wait>),
     /// The run ends.
     Fail,
+}
+
+/// A gate that waits for a person.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Wait {
+    /// The gate.
+    pub gate: String,
+    /// Its kind: of kind `approval` it has not been judged; of any other it failed.
+    pub kind: GateKind,
+    /// Digest of the document that says what is decided on, stored as a blob. A decision counts for no other.
+    pub subject: Digest,
+    /// What people are asked, or what failed.
+    pub question: String,
+    /// What can be decided.
+    pub options: Vec<DecisionVerdict>,
+    /// The steps that a decision can send the line back to; none where no round is left.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub back: Vec<String>,
 }
 
 /// How a launch ended.

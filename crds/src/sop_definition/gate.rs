@@ -252,11 +252,11 @@ pub struct ReviewCriterion {
     pub question: String,
 }
 
-/// People decide.
+/// People decide. The run waits without a pod until enough of them have, by `spec.decisions` of the AgentRun.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]
 pub struct ApprovalGate {
-    /// Artifacts that are shown to them.
+    /// Artifacts that are shown to them. Default: the outputs of the step.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub artifacts: Vec<String>,

@@ -87,14 +87,14 @@ pub struct Concurrency {
 #[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Approvals {
-    /// How many people must approve. Default: 1.
+    /// How many people must approve, or let a failed gate pass. One who rejects is enough. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub count: Option<u32>,
-    /// Whether the requester's own approval does not count. Default: false.
+    /// Whether the requester's own approval does not count; runs must then say who requested them. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub separation_of_duties: Option<bool>,
-    /// Seconds after which an unanswered question fails.
+    /// Seconds after which a question that was not answered counts as rejected. Default: never.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub expires_after_seconds: Option<u32>,

@@ -1,18 +1,20 @@
 //! Binding: which run and launch a pod speaks for.
 
-use crate::run::job;
+use super::RunRef;
+use crate::run::{decisions::tally, job, progress::Waiting, resolve::policy_name};
 use futures::future::BoxFuture;
 use k8s_openapi::{
     api::{batch::v1::Job, core::v1::Pod},
     apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference},
+    jiff::Timestamp,
 };
 use kube::{
     Api, Client, ResourceExt,
     runtime::reflector::{ObjectRef, Store},
 };
 use sopwith_crds::{
-    AgentRun, DEFAULT_POLICY, LAUNCH_LABEL, RUN_LABEL,
-    agent_run::Environment,
+    AgentRun, DEFAULT_POLICY, LAUNCH_LABEL, RUN_LABEL, ToolPolicy,
+    agent_run::{Decision, Environment},
     contract::{Digest, report::Orders},
     is_object_name,
 };
@@ -84,6 +86,15 @@ pub trait Binding: Send + Sync + 'static {
         pod_uid: &'a str,
     ) -> BoxFuture<'a, Result<LaunchBinding, Refusal>>;
 
+    /// What people decided on the gate at which a run waits: the decisions that count, once they are enough.
+    fn decided<'a>(
+        &'a self,
+        run: &'a RunRef,
+        run_uid: &'a str,
+        waiting: &'a Waiting,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<Decision>, Refusal>>;
+
     /// What people need who read a run.
     fn run<'a>(
         &'a self,
@@ -104,6 +115,8 @@ pub struct KubeBinding {
     pub jobs: Store<Job>,
     /// The pods of runs.
     pub pods: Store<Pod>,
+    /// All policies.
+    pub policies: Store<ToolPolicy>,
 }
 
 impl KubeBinding {
@@ -161,6 +174,28 @@ impl Binding for KubeBinding {
             let found = self.find(&self.runs, namespace, run, is_owner).await?;
             let found = found.ok_or_else(|| not_found(namespace, run))?;
             bind(&found, &job, &pod)
+        })
+    }
+
+    fn decided<'a>(
+        &'a self,
+        run: &'a RunRef,
+        run_uid: &'a str,
+        waiting: &'a Waiting,
+        now: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<Decision>, Refusal>> {
+        Box::pin(async move {
+            let RunRef { namespace, name } = run;
+            let is_run = |run: &AgentRun| run.metadata.uid.as_deref() == Some(run_uid);
+            let found = self.find(&self.runs, namespace, name, is_run).await?;
+            let found = found.filter(|run| is_run(run));
+            let run = found.ok_or_else(|| not_found(namespace, name))?;
+            let policy = policy_name(&run);
+            let policy = self
+                .find(&self.policies, namespace, policy, |_| true)
+                .await?;
+            let approvals = policy.map(|policy| policy.spec.approvals.clone().unwrap_or_default());
+            Ok(tally(&run.spec, Some(waiting), approvals.as_ref(), now).answer)
         })
     }
 

@@ -8,6 +8,7 @@ use super::{
 use crate::{
     leader::Leadership,
     ledger::{Amount, Ledger, Origin, date_of},
+    run::progress,
     store::{BatchKey, Put, RunMeta, Store, StoredBatch},
 };
 use axum::{
@@ -197,11 +198,22 @@ async fn start(
         .current()?;
     let log = gateway.inbox.load(&runner.binding.run_uid).await?;
     let launch = runner.binding.launch;
+    let decisions = match progress::waiting(&log.batches) {
+        Some(waiting) => {
+            let (run, uid) = (&runner.run, &runner.binding.run_uid);
+            let binding = &gateway.binding;
+            binding
+                .decided(run, uid, &waiting, Timestamp::now())
+                .await?
+        }
+        None => Vec::new(),
+    };
     Ok(json(&LaunchStart {
         snapshot: log.snapshot(),
         acknowledged: log.acknowledged(launch, &runner.pod_uid),
         spent: log.used_before(launch, &runner.pod_uid),
         orders: runner.binding.orders,
+        decisions,
     }))
 }
 

@@ -5,13 +5,11 @@ use super::{
     controller::ReconcileError,
     launch::{Decision, deadline, decide, failed},
     look::Seen,
-    observe::Observation,
     plan::PreparedPlan,
     progress::{Progress, fold},
     resolve::{self, Resolved, Unresolved},
     stage::{LOOK_AGAIN, Stage},
     status::Standing,
-    stuck::Pulse,
 };
 use crate::outcome::Outcome;
 use kube::{ResourceExt, runtime::controller::Action};
@@ -24,8 +22,8 @@ use std::sync::Arc;
 impl Stage<'_> {
     /// A run that has no plan yet.
     pub(super) async fn unplanned(&self, run: Arc<AgentRun>) -> Result<Action, ReconcileError> {
-        let (none, observation) = (Progress::default(), Observation::default());
-        let view = self.view(&run, 0, &none, &observation, None);
+        let nothing = Seen::nothing(Progress::default());
+        let view = self.view(&run, 0, &nothing, None);
         let standing = match decide(&view) {
             Decision::End(end) => Standing::Ended(end),
             Decision::Hold => Standing::Held,
@@ -87,12 +85,7 @@ impl Stage<'_> {
         plan: AppliedPlan,
         policy: &ToolPolicy,
     ) -> Result<Action, ReconcileError> {
-        let seen = Seen {
-            progress: fold(&plan.plan, &[]),
-            observation: Observation::default(),
-            log: Arc::default(),
-            pulse: Pulse::Idle,
-        };
+        let seen = Seen::nothing(fold(&plan.plan, &[]));
         let planned = Outcome::Planned {
             config_map: plan.reference.config_map.clone(),
             steps: plan.plan.steps.len(),

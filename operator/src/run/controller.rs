@@ -108,9 +108,9 @@ pub async fn reconcile(
     }
 }
 
-/// Runs that wait for something a procedure or policy may bring.
+/// Runs that wait for something a procedure or policy may bring, or for people, whose decisions a policy counts.
 pub fn waiting(run: &AgentRun) -> bool {
     let status = run.status.as_ref();
     let phase = status.and_then(|status| status.phase).unwrap_or_default();
-    phase == Phase::Pending
+    matches!(phase, Phase::Pending | Phase::Waiting)
 }

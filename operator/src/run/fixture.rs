@@ -5,11 +5,11 @@ use crate::store::StoredBatch;
 use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{
     AgentRun, AgentRunSpec, ToolPolicySpec,
-    agent_run::{KeyRef, LocalRef},
+    agent_run::{DecisionVerdict, KeyRef, LocalRef},
     contract::{
         Digest, VERSION,
         plan::{RunIdentity, RunOptions, RunPlan, Workbench},
-        report::{Event, Next, ReportBatch, StepEnd, What},
+        report::{Event, Next, ReportBatch, StepEnd, Wait, What},
     },
     sop_definition::{GateKind, Step},
     status::{GateStatus, Revision, Usage, Verdict},
@@ -200,6 +200,30 @@ impl Story {
                 snapshot,
                 next,
             }),
+        })
+    }
+
+    pub(crate) fn waits(self, step: &str, attempt: u32, gate: &str) -> Self {
+        let wait = Wait {
+            gate: gate.to_owned(),
+            kind: GateKind::Approval,
+            subject: Digest::of(format!("{step}/{attempt}/{gate}")),
+            question: "Go on?".to_owned(),
+            options: vec![DecisionVerdict::Approve, DecisionVerdict::Reject],
+            back: Vec::new(),
+        };
+        self.gate(step, attempt, gate, Verdict::Pending).ended(
+            step,
+            attempt,
+            Verdict::Pending,
+            Next::Wait(Box::new(wait)),
+        )
+    }
+
+    pub(crate) fn resumed(self, step: &str, attempt: u32) -> Self {
+        self.event(What::StepResumed {
+            step: step.to_owned(),
+            attempt,
         })
     }
 

@@ -18,7 +18,10 @@ use sopwith_crds::{
     contract::plan::RunPlan,
     status::{FailureReason, PlanRef},
 };
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+/// How soon a policy is looked at again that a cache holds in an older version.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 impl Stage<'_> {
     /// A run with a plan: looks at its launch and decides.
@@ -79,12 +82,14 @@ impl Stage<'_> {
             let status = run.status.clone().unwrap_or_default();
             return self.finished(&run, &status).await;
         }
-        let order = deadline(&self.view(&run, launch, &seen.progress, &seen.observation, None));
+        let order = deadline(&self.view(&run, launch, seen, None));
         let stuck = match seen.pulse {
             Pulse::Beating(until) => Some(until),
             Pulse::Idle | Pulse::Stuck(_) => None,
         };
-        Ok(self.requeue(None, [order, stuck, seen.observation.look_again]))
+        let expires = seen.tally.expires.filter(|at| *at > self.now);
+        let moments = [order, stuck, seen.observation.look_again, expires];
+        Ok(self.requeue(None, moments))
     }
 
     /// A further launch, with the policy as it is now.
@@ -103,6 +108,13 @@ impl Stage<'_> {
                     .await;
             }
         };
+        if seen.progress.waiting.is_some() {
+            let tally = self.tally(run, &seen.progress, Some(&policy));
+            if tally.answer.is_empty() {
+                // The cache did not know yet that the policy asks for more; what it brings is looked at when it does.
+                return Ok(Action::requeue(LOOK_AGAIN));
+            }
+        }
         let at = (&plan.1, &plan.0, number, seen);
         if let Err(rejection) = still_allowed(run, &plan.1, &policy.spec) {
             let end = failed(rejection.reason, rejection.message, self.now);

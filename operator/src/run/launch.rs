@@ -9,6 +9,7 @@ use sopwith_crds::{
     contract::report::Outcome,
     status::{Failure, FailureReason, Phase},
 };
+use std::collections::BTreeSet;
 
 /// How long a runner has to obey an order before its Job is ended.
 pub const OBEY_SECONDS: i64 = 45;
@@ -32,6 +33,10 @@ pub struct View<'a> {
     pub end: Option<&'a LaunchEnd>,
     /// What was reported.
     pub progress: &'a Progress,
+    /// Whether a gate waits for a person, and what was decided is not enough yet.
+    pub asks: bool,
+    /// Launches that were ended by order before their runners could obey.
+    pub stopped: &'a BTreeSet<u32>,
     /// By when the first step must have started.
     pub start_by: Option<Timestamp>,
     /// Since when the order to pause or end stands.
@@ -100,17 +105,21 @@ pub fn deadline(view: &View<'_>) -> Option<Timestamp> {
 /// A failure without a step.
 pub fn failed(reason: FailureReason, message: impl Into<String>, at: Timestamp) -> End {
     End {
-        phase: if reason == FailureReason::Cancelled {
-            Phase::Cancelled
-        } else {
-            Phase::Failed
-        },
+        phase: ended_as(reason),
         failure: Some(Failure {
             reason,
             step: None,
             message: message.into(),
         }),
         at,
+    }
+}
+
+/// A person who decides at a gate can cancel, too.
+const fn ended_as(reason: FailureReason) -> Phase {
+    match reason {
+        FailureReason::Cancelled => Phase::Cancelled,
+        _ => Phase::Failed,
     }
 }
 
@@ -163,18 +172,25 @@ fn after(view: &View<'_>, end: &LaunchEnd) -> Decision {
             failure: None,
             at,
         }),
-        Outcome::Failed => Decision::End(End {
-            phase: Phase::Failed,
-            failure: Some(end.failure.clone().unwrap_or_else(|| Failure {
+        Outcome::Failed => {
+            let failure = end.failure.clone().unwrap_or_else(|| Failure {
                 message: "the runner failed without a reason".to_owned(),
                 ..Failure::default()
-            })),
-            at,
-        }),
+            });
+            Decision::End(End {
+                phase: ended_as(failure.reason),
+                failure: Some(failure),
+                at,
+            })
+        }
         Outcome::Cancelled => cancelled(at),
         _ if view.cancel => cancelled(at),
-        Outcome::Waiting => Decision::Ask,
-        Outcome::Suspended | Outcome::Interrupted if view.suspend => Decision::Hold,
+        Outcome::Waiting | Outcome::Suspended | Outcome::Interrupted if view.suspend => {
+            Decision::Hold
+        }
+        _ if view.asks => Decision::Ask,
+        Outcome::Waiting if view.job.is_active() => Decision::Ask,
+        Outcome::Waiting => again(view, "what was decided did not count when it began", false),
         // A launch begins only when the Job of the one before it has ended.
         Outcome::Suspended if view.job.is_active() => Decision::Hold,
         Outcome::Interrupted if view.job.is_active() => Decision::Wait,
@@ -209,6 +225,8 @@ fn gone(view: &View<'_>, why: &str) -> Decision {
         cancelled(view.now)
     } else if view.suspend {
         Decision::Hold
+    } else if view.asks {
+        Decision::Ask
     } else {
         again(view, why, true)
     }
@@ -238,7 +256,7 @@ fn again(view: &View<'_>, why: &str, lost: bool) -> Decision {
     ))
 }
 
-/// Launches in a row, up to the newest, in which no step ended; those that were paused by order do not count.
+/// Launches in a row, up to the newest, in which no step ended; those that were ended by order do not count.
 fn fruitless(view: &View<'_>) -> u32 {
     let none = LaunchSeen::default();
     let seen = |number| view.progress.launches.get(&number).unwrap_or(&none);
@@ -251,7 +269,7 @@ fn fruitless(view: &View<'_>) -> u32 {
             .end
             .as_ref()
             .is_some_and(|end| end.outcome == Outcome::Suspended);
-        count += u32::from(!paused);
+        count += u32::from(!paused && !view.stopped.contains(&number));
     }
     count
 }
@@ -296,6 +314,8 @@ mod tests {
         }
     }
 
+    static NONE: BTreeSet<u32> = BTreeSet::new();
+
     const ACTIVE: JobState = JobState::Active { stopping: false };
 
     fn outcome(outcome: Outcome) -> LaunchEnd {
@@ -335,6 +355,8 @@ mod tests {
             node_lost: false,
             end,
             progress,
+            asks: false,
+            stopped: &NONE,
             start_by: None,
             ordered_at: None,
             now: at(100),
@@ -399,7 +421,8 @@ mod tests {
     #[case(Outcome::Suspended, ended(), "launch 2")]
     #[case(Outcome::Interrupted, ACTIVE, "Wait")]
     #[case(Outcome::Interrupted, ended(), "launch 2")]
-    #[case(Outcome::Waiting, ended(), "Ask")]
+    #[case(Outcome::Waiting, ACTIVE, "Ask")]
+    #[case(Outcome::Waiting, ended(), "launch 2")]
     fn a_launch_with_a_last_word(
         #[case] last: Outcome,
         #[case] job: JobState,
@@ -410,6 +433,64 @@ mod tests {
             kind(&decide(&view(1, &job, Some(&end), &progress))),
             expected
         );
+    }
+
+    #[rstest]
+    #[case::waits(Some(Outcome::Waiting), false, false, "Ask")]
+    #[case::suspended(Some(Outcome::Waiting), true, false, "Hold")]
+    #[case::cancelled(Some(Outcome::Waiting), true, true, "Cancelled Some(Cancelled)")]
+    #[case::lost_while_it_ended(None, false, false, "Ask")]
+    #[case::interrupted_while_it_ended(Some(Outcome::Interrupted), false, false, "Ask")]
+    #[case::resumed(Some(Outcome::Suspended), false, false, "Ask")]
+    fn a_run_that_waits_for_a_person_has_no_launch(
+        #[case] last: Option<Outcome>,
+        #[case] suspend: bool,
+        #[case] cancel: bool,
+        #[case] expected: &str,
+    ) {
+        let (progress, end, job) = (seen(&[(1, 1)]), last.map(outcome), ended());
+        let view = View {
+            asks: true,
+            suspend,
+            cancel,
+            ..view(1, &job, end.as_ref(), &progress)
+        };
+        assert_eq!(kind(&decide(&view)), expected);
+    }
+
+    #[test]
+    fn launches_that_were_ended_by_order_before_they_reported_are_not_losses() {
+        let (progress, job, stopped) = (seen(&[]), ended(), BTreeSet::from([1, 2, 3]));
+        let view = View {
+            stopped: &stopped,
+            ..view(4, &job, None, &progress)
+        };
+        assert_eq!(kind(&decide(&view)), "launch 5 lost");
+    }
+
+    #[test]
+    fn launches_that_find_again_and_again_that_nothing_counts_are_bounded() {
+        let (progress, end, job) = (
+            seen(&[(1, 1), (2, 0), (3, 0), (4, 0)]),
+            outcome(Outcome::Waiting),
+            ended(),
+        );
+        let decision = decide(&view(4, &job, Some(&end), &progress));
+        assert_eq!(kind(&decision), "Failed Some(RunnerLost)");
+    }
+
+    #[test]
+    fn who_cancels_at_a_gate_cancels_the_run() {
+        let (progress, job) = (seen(&[(1, 1)]), ended());
+        let end = LaunchEnd {
+            failure: Some(Failure {
+                reason: FailureReason::Cancelled,
+                ..Failure::default()
+            }),
+            ..outcome(Outcome::Failed)
+        };
+        let decision = decide(&view(1, &job, Some(&end), &progress));
+        assert_eq!(kind(&decision), "Cancelled Some(Cancelled)");
     }
 
     #[test]

@@ -3,18 +3,20 @@
 use super::{
     apply::ApplyError,
     controller::ReconcileError,
+    decisions::{Tally, tally},
     job,
     launch::{Decision, decide},
     observe::{Observation, observe},
     progress::{LaunchEnd, Progress, fold},
+    resolve::policy_name,
     stage::Stage,
     stuck::{Pulse, pulse},
 };
 use crate::gateway::RunLog;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{Api, ResourceExt, api::ListParams, runtime::reflector::ObjectRef};
-use sopwith_crds::{AgentRun, LAUNCH_LABEL, RUN_LABEL, contract::plan::RunPlan};
-use std::sync::Arc;
+use sopwith_crds::{AgentRun, LAUNCH_LABEL, RUN_LABEL, ToolPolicy, contract::plan::RunPlan};
+use std::{collections::BTreeSet, sync::Arc};
 
 /// A launch as it is seen in this reconciliation.
 pub(super) struct Seen {
@@ -22,6 +24,24 @@ pub(super) struct Seen {
     pub(super) observation: Observation,
     pub(super) log: Arc<RunLog>,
     pub(super) pulse: Pulse,
+    /// How the decisions stand, under the policy as it is in the cache.
+    pub(super) tally: Tally,
+    /// Launches that were ended by order.
+    pub(super) stopped: BTreeSet<u32>,
+}
+
+impl Seen {
+    /// Nothing is seen of a run that has not been launched.
+    pub(super) fn nothing(progress: Progress) -> Self {
+        Self {
+            progress,
+            observation: Observation::default(),
+            log: Arc::default(),
+            pulse: Pulse::Idle,
+            tally: Tally::default(),
+            stopped: BTreeSet::new(),
+        }
+    }
 }
 
 impl Stage<'_> {
@@ -48,12 +68,42 @@ impl Stage<'_> {
         };
         let progress = fold(plan, &log.batches);
         let pulse = pulse(plan, &progress, observation.job.is_active(), self.now);
+        let policy = ObjectRef::new(policy_name(run)).within(&run.namespace().unwrap_or_default());
+        let policy = self.context.caches.policies.get(&policy);
+        let tally = self.tally(run, &progress, policy.as_deref());
         Ok(Seen {
             progress,
             observation,
             log,
             pulse,
+            tally,
+            stopped: self.stopped(run, launch),
         })
+    }
+
+    /// How the decisions stand under a policy; without one, none counts.
+    pub(super) fn tally(
+        &self,
+        run: &AgentRun,
+        progress: &Progress,
+        policy: Option<&ToolPolicy>,
+    ) -> Tally {
+        let approvals = policy.map(|policy| policy.spec.approvals.clone().unwrap_or_default());
+        let waiting = progress.waiting.as_ref();
+        tally(&run.spec, waiting, approvals.as_ref(), self.now)
+    }
+
+    /// Launches whose Jobs were told to end, as far as their Jobs are still there.
+    fn stopped(&self, run: &AgentRun, launch: u32) -> BTreeSet<u32> {
+        let namespace = run.namespace().unwrap_or_default();
+        let told = |number: &u32| {
+            let key = ObjectRef::new(&job::name(&run.name_any(), *number)).within(&namespace);
+            let job = self.context.caches.jobs.get(&key);
+            job.filter(|job| owned_by(run, job.as_ref()))
+                .and_then(|job| job.spec.as_ref()?.active_deadline_seconds)
+                == Some(0)
+        };
+        (1..=launch).filter(told).collect()
     }
 
     pub(super) fn observed(&self, run: &AgentRun, launch: u32) -> Observation {
@@ -117,7 +167,7 @@ impl Stage<'_> {
                 at: None,
             })
         });
-        decide(&self.view(run, launch, &seen.progress, &seen.observation, end.as_ref()))
+        decide(&self.view(run, launch, seen, end.as_ref()))
     }
 }
 

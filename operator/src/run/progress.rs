@@ -5,7 +5,7 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use sopwith_crds::{
     contract::{
         plan::RunPlan,
-        report::{Next, Outcome, StepEnd, What},
+        report::{Next, Outcome, StepEnd, Wait, What},
     },
     sop_definition::Step,
     status::{Failure, GateStatus, StepPhase, StepStatus, Tokens, Verdict},
@@ -24,6 +24,8 @@ pub struct Progress {
     pub ends: Vec<Ended>,
     /// The attempt at work.
     pub current: Option<Current>,
+    /// The gate at which the newest snapshot waits for a person. It stands until the attempt that went on has ended.
+    pub waiting: Option<Waiting>,
     /// The pass forward; 0 before the first.
     pub round: u32,
     /// When the first step started.
@@ -51,7 +53,46 @@ pub struct Current {
     pub started_at: Timestamp,
 }
 
-/// An ended attempt of a step.
+/// An attempt of a step that waits for a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Waiting {
+    /// The step.
+    pub step: String,
+    /// Its attempt.
+    pub attempt: u32,
+    /// The gate, and what can be decided.
+    pub wait: Wait,
+    /// Since when, by our clock.
+    pub since: Timestamp,
+}
+
+/// The gate at which a run waits, by what it reported.
+pub fn waiting(batches: &[Arc<StoredBatch>]) -> Option<Waiting> {
+    let newest = batches.iter().rev().find_map(|stored| {
+        let events = stored.batch.events.iter().rev();
+        let mut ends = events.filter_map(|event| match &event.what {
+            What::StepEnded { end } => Some(end),
+            _ => None,
+        });
+        ends.next().map(|end| (end, stored.received_at))
+    });
+    let (end, since) = newest?;
+    waits(end, since)
+}
+
+fn waits(end: &StepEnd, since: Timestamp) -> Option<Waiting> {
+    let Next::Wait(wait) = &end.next else {
+        return None;
+    };
+    Some(Waiting {
+        step: end.step.clone(),
+        attempt: end.attempt,
+        wait: wait.as_ref().clone(),
+        since,
+    })
+}
+
+/// An ended attempt of a step, or one that waits.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Ended {
     /// How it ended.
@@ -95,6 +136,7 @@ pub fn fold(plan: &RunPlan, batches: &[Arc<StoredBatch>]) -> Progress {
         steps: steps.collect(),
         ..Progress::default()
     };
+    progress.waiting = waiting(batches);
     for stored in batches {
         for event in &stored.batch.events {
             progress.apply(plan, stored.launch, event.at, &event.what);
@@ -144,6 +186,10 @@ impl Progress {
             What::StepStarted { step, attempt } => {
                 seen.begun = true;
                 self.start(step, *attempt, at);
+            }
+            What::StepResumed { step, attempt } => {
+                seen.begun = true;
+                self.resume(step, *attempt, at);
             }
             What::StepSkipped { step, message } => {
                 if let Some(step) = self.step(step) {
@@ -196,6 +242,19 @@ impl Progress {
             step.finished_at = None;
             step.message = None;
             step.gates.clear();
+        }
+    }
+
+    fn resume(&mut self, name: &str, attempt: u32, at: Timestamp) {
+        self.current = Some(Current {
+            step: name.to_owned(),
+            attempt,
+            started_at: at,
+        });
+        if let Some(step) = self.step(name) {
+            step.phase = StepPhase::Running;
+            step.finished_at = None;
+            step.message = None;
         }
     }
 
@@ -256,11 +315,17 @@ impl Progress {
 
     /// The attempt at work, if any, is not at work any more and will be begun again.
     fn interrupt(&mut self) {
+        let waits = self.waiting.as_ref().map(|waiting| waiting.step.clone());
         if let Some(current) = self.current.take()
             && let Some(step) = self.step(&current.step)
             && step.phase == StepPhase::Running
         {
-            step.phase = StepPhase::Pending;
+            let resumed = waits.as_ref() == Some(&current.step);
+            step.phase = if resumed {
+                StepPhase::Waiting
+            } else {
+                StepPhase::Pending
+            };
         }
     }
 
@@ -276,21 +341,21 @@ fn record(step: &mut StepStatus, end: &StepEnd, at: Timestamp) {
         output: tokens.output + end.usage.output_tokens,
     });
     step.cost = Some(step.cost.unwrap_or_default() + end.usage.cost);
-    step.finished_at = Some(Time(at));
     step.commit.clone_from(&end.commit);
     step.artifacts.clone_from(&end.artifacts);
     step.message = Some(end.message.clone());
-    if end.verdict == Verdict::Passed {
-        step.phase = StepPhase::Succeeded;
-        return;
-    }
-    step.previous_failure = Some(end.message.clone());
-    step.phase = match end.next {
-        Next::Wait => StepPhase::Waiting,
-        Next::Proceed => StepPhase::Succeeded,
-        Next::Retry | Next::Backtrack { .. } => StepPhase::Pending,
-        Next::Fail => StepPhase::Failed,
+    step.phase = match (&end.next, end.verdict) {
+        (Next::Wait(_), _) => StepPhase::Waiting,
+        (_, Verdict::Passed) | (Next::Proceed, _) => StepPhase::Succeeded,
+        (Next::Retry | Next::Backtrack { .. }, _) => StepPhase::Pending,
+        (Next::Fail, _) => StepPhase::Failed,
     };
+    if step.phase != StepPhase::Waiting {
+        step.finished_at = Some(Time(at));
+    }
+    if matches!(step.phase, StepPhase::Pending | StepPhase::Failed) {
+        step.previous_failure = Some(end.message.clone());
+    }
 }
 
 /// A step and all that need it, directly or through others.
@@ -381,6 +446,40 @@ mod tests {
         let progress = fold(&fixture::plan(), &story.batches());
         assert_eq!(progress.steps[0].phase, StepPhase::Pending);
         assert_eq!(progress.current, None);
+    }
+
+    #[test]
+    fn a_wait_keeps_the_attempt_and_its_gates_until_it_has_ended() {
+        let phase = |story: &Story| {
+            let progress = fold(&fixture::plan(), &story.batches());
+            let step = &progress.steps[0];
+            let at = progress.waiting.as_ref().map(|w| (w.attempt, w.since));
+            (step.phase, step.attempts, step.gates.len(), at)
+        };
+        let story = Story::new()
+            .started("write", 1)
+            .gate("write", 1, "tests", Verdict::Passed)
+            .waits("write", 1, "sign-off");
+        let asked = Some((1, fixture::at(4)));
+        assert_eq!(phase(&story), (StepPhase::Waiting, 1, 2, asked));
+        let story = story.launch(2);
+        assert_eq!(phase(&story), (StepPhase::Waiting, 1, 2, asked));
+        let story = story.resumed("write", 1);
+        assert_eq!(phase(&story), (StepPhase::Running, 1, 2, asked));
+        // The launch was lost before the attempt ended: the next takes it up at the same gate.
+        let story = story.launch(3);
+        assert_eq!(phase(&story), (StepPhase::Waiting, 1, 2, asked));
+        let story = story
+            .resumed("write", 1)
+            .gate("write", 1, "sign-off", Verdict::Passed);
+        let story = story.ended("write", 1, Verdict::Passed, Next::Proceed);
+        assert_eq!(phase(&story), (StepPhase::Succeeded, 1, 2, None));
+        let progress = fold(&fixture::plan(), &story.batches());
+        assert_eq!(
+            progress.steps[0].tokens.map(|tokens| tokens.input),
+            Some(200)
+        );
+        assert_eq!(progress.steps[0].previous_failure, None);
     }
 
     #[test]

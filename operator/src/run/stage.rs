@@ -6,8 +6,8 @@ use super::{
     job::{self, JobInputs},
     launch::View,
     look::Seen,
-    observe::{NODE_LOST, Observation},
-    progress::{LaunchEnd, Progress},
+    observe::NODE_LOST,
+    progress::LaunchEnd,
     status::{Launched, Standing, status, worth_writing},
     transition,
 };
@@ -66,8 +66,7 @@ impl Stage<'_> {
         &self,
         run: &AgentRun,
         launch: u32,
-        progress: &'v Progress,
-        observation: &'v Observation,
+        seen: &'v Seen,
         end: Option<&'v LaunchEnd>,
     ) -> View<'v> {
         let (suspend, cancel) = (
@@ -78,10 +77,12 @@ impl Stage<'_> {
             suspend,
             cancel,
             launch,
-            job: &observation.job,
-            node_lost: observation.node_lost() || said_node_lost(run),
+            job: &seen.observation.job,
+            node_lost: seen.observation.node_lost() || said_node_lost(run),
             end,
-            progress,
+            progress: &seen.progress,
+            asks: seen.progress.waiting.is_some() && seen.tally.answer.is_empty(),
+            stopped: &seen.stopped,
             start_by: start_by(run),
             ordered_at: self
                 .context
@@ -108,6 +109,7 @@ impl Stage<'_> {
             usage: &usage,
             observation: &seen.observation,
             pulse: &seen.pulse,
+            tally: &seen.tally,
         });
         let next = status(run, &previous, launched.as_ref(), standing, self.now);
         if !worth_writing(&previous, &next) {

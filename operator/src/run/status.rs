@@ -1,9 +1,10 @@
 //! Folds everything that is known of a run into its status, and tells whether that is worth a write.
 
 use super::{
+    decisions::{Tally, instructions, shown},
     launch::End,
     observe::{MISSING_SECRET, Observation, Pending},
-    progress::Progress,
+    progress::{Progress, Waiting},
     stuck::Pulse,
 };
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
@@ -11,7 +12,8 @@ use sopwith_crds::{
     AgentRun, AgentRunStatus,
     conditions::{self, Said},
     contract::plan::RunPlan,
-    status::{FailureReason, Phase, PlanRef, StepStatus, Usage},
+    sop_definition::GateKind,
+    status::{DecisionStatus, FailureReason, Phase, PlanRef, StepStatus, Usage},
 };
 
 /// Where a run stands, before it is written down.
@@ -46,6 +48,8 @@ pub struct Launched<'a> {
     pub observation: &'a Observation,
     /// Whether a step is stuck.
     pub pulse: &'a Pulse,
+    /// How the decisions stand.
+    pub tally: &'a Tally,
 }
 
 /// On its way to the first step, with nothing in its way.
@@ -53,9 +57,17 @@ const STARTING: &str = "Starting";
 const RUNNING: &str = "Running";
 const SUSPENDED: &str = "Suspended";
 const WAITING: &str = "Waiting";
+/// A gate of kind approval waits for people.
+const APPROVAL_REQUESTED: &str = "ApprovalRequested";
+/// A gate failed, and people say what follows.
+const DECISION_REQUESTED: &str = "DecisionRequested";
 const NOT_ENDED: &str = "the run has not ended";
 /// Bytes that a status may have; an object has 1.5 MiB, but many are listed at once.
 const MAX_STATUS: usize = 60 * 1024;
+/// Steps from which on a status has little room for anything else.
+const MANY_STEPS: usize = 40;
+/// Bytes of decisions in a status that could become too large.
+const MAX_DECISIONS: usize = 512;
 
 /// The status of a run.
 pub fn status(
@@ -75,6 +87,14 @@ pub fn status(
     };
     if let Some(launched) = launched {
         describe(&mut next, run, launched);
+        let waiting = launched.progress.waiting.as_ref();
+        next.decisions = shown(&previous.decisions, launched.tally, waiting);
+        if launched.plan.steps.len() > MANY_STEPS {
+            newest_that_fit(&mut next.decisions);
+        }
+        if let (Some(waiting), Standing::Asking | Standing::Held) = (waiting, standing) {
+            next.current_step = Some(waiting.step.clone());
+        }
     }
     next.phase = Some(phase(&next, standing));
     if let Standing::Ended(end) = standing {
@@ -101,6 +121,8 @@ pub fn worth_writing(previous: &AgentRunStatus, next: &AgentRunStatus) -> bool {
                         | "PolicyNotFound"
                         | "ConfigMapNotFound"
                         | "NameTaken"
+                        | APPROVAL_REQUESTED
+                        | DECISION_REQUESTED
                         | MISSING_SECRET
                 );
                 let message = telling.then(|| c.message.clone());
@@ -115,6 +137,7 @@ pub fn worth_writing(previous: &AgentRunStatus, next: &AgentRunStatus) -> bool {
             status.snapshot.clone(),
             status.failure.clone(),
             status.finished_at.clone(),
+            status.decisions.clone(),
             conditions,
         )
     };
@@ -149,6 +172,20 @@ fn describe(status: &mut AgentRunStatus, run: &AgentRun, launched: &Launched<'_>
     status.started_at = progress.started_at.map(Time);
 }
 
+/// Drops the oldest.
+fn newest_that_fit(decisions: &mut Vec<DecisionStatus>) {
+    let size =
+        |decision: &DecisionStatus| serde_json::to_vec(decision).map_or(0, |json| json.len());
+    let mut room = MAX_DECISIONS;
+    let fit = decisions.iter().rev().take_while(|decision| {
+        let fits = size(decision) <= room;
+        room = room.saturating_sub(size(decision));
+        fits
+    });
+    let surplus = decisions.len() - fit.count();
+    decisions.drain(..surplus);
+}
+
 fn phase(status: &AgentRunStatus, standing: &Standing) -> Phase {
     match standing {
         Standing::Ended(end) => end.phase,
@@ -171,7 +208,10 @@ fn said(
             SUSPENDED,
             "suspended by spec.suspend; set it to false to go on",
         ),
-        Standing::Asking => paused(WAITING, "waits for a decision"),
+        Standing::Asking => paused(
+            WAITING,
+            "waits for a decision; the condition AwaitingApproval says on what, and how to decide",
+        ),
         Standing::Waiting(pending) => going(pending.reason, &pending.message),
         Standing::Going => {
             let (reason, message) = on_the_way(status, launched, run);
@@ -185,6 +225,10 @@ fn said(
             "suspended by spec.suspend",
         ));
     }
+    let waiting = launched.and_then(|l| Some((l.progress.waiting.as_ref()?, l.tally)));
+    if let (Standing::Asking | Standing::Held, Some((waiting, tally))) = (standing, waiting) {
+        said.push(asking(run, waiting, tally));
+    }
     if let (Standing::Going, Some(Pulse::Stuck(stuck))) = (standing, launched.map(|l| l.pulse)) {
         said.push(Said::yes(
             conditions::STEP_STUCK,
@@ -197,6 +241,21 @@ fn said(
         ));
     }
     said
+}
+
+fn asking(run: &AgentRun, waiting: &Waiting, tally: &Tally) -> Said {
+    let name = run.metadata.name.as_deref().unwrap_or_default();
+    let namespace = run.metadata.namespace.as_deref().unwrap_or_default();
+    let reason = if waiting.wait.kind == GateKind::Approval {
+        APPROVAL_REQUESTED
+    } else {
+        DECISION_REQUESTED
+    };
+    Said::yes(
+        conditions::AWAITING_APPROVAL,
+        reason,
+        instructions(namespace, name, waiting, tally),
+    )
 }
 
 /// Finished and Succeeded are for pipelines, Ready, Reconciling and Stalled for kstatus.
@@ -305,6 +364,7 @@ fn clip(text: &str, room: usize) -> String {
 mod tests {
     use super::*;
     use crate::run::{
+        decisions::tally,
         fixture::{self, Story, at},
         launch::failed,
         observe::JobState,
@@ -313,8 +373,9 @@ mod tests {
     };
     use sopwith_crds::{
         contract::report::{Next, What},
-        sop_definition::{GateKind, Step},
+        sop_definition::Step,
         status::{ArtifactsRef, GateStatus, Tokens, Verdict},
+        tool_policy::Approvals,
     };
 
     fn told(
@@ -340,6 +401,12 @@ mod tests {
             usage: &Usage::default(),
             observation: &observation,
             pulse: &pulse(&plan, &progress, true, at(now)),
+            tally: &tally(
+                &fixture::run().spec,
+                progress.waiting.as_ref(),
+                Some(&Approvals::default()),
+                at(now),
+            ),
         };
         status(
             &fixture::run(),
@@ -362,6 +429,38 @@ mod tests {
                 .ended(step, 1, Verdict::Passed, Next::Proceed);
         }
         story
+    }
+
+    #[test]
+    fn a_run_that_waits_says_on_what_and_how_to_decide() {
+        let story = Story::new()
+            .started("write", 1)
+            .waits("write", 1, "sign-off");
+        let none = AgentRunStatus::default();
+        let status = told(&story, &Standing::Asking, &none, 5);
+        assert_eq!(status.phase, Some(Phase::Waiting));
+        assert_eq!(status.current_step.as_deref(), Some("write"));
+        let asks = conditions::find(&status.conditions, conditions::AWAITING_APPROVAL).unwrap();
+        assert_eq!(
+            (asks.status.as_str(), asks.reason.as_str()),
+            ("True", APPROVAL_REQUESTED)
+        );
+        assert!(
+            asks.message.contains("kubectl patch ar blackjack -n demo"),
+            "{}",
+            asks.message
+        );
+        assert_eq!(
+            reason(&status, conditions::SUCCEEDED).as_deref(),
+            Some("Unknown Waiting")
+        );
+        let held = told(&story, &Standing::Held, &status, 6);
+        assert!(conditions::is_true(
+            &held.conditions,
+            conditions::AWAITING_APPROVAL
+        ));
+        let going = told(&story, &Standing::Going, &held, 7);
+        assert!(conditions::find(&going.conditions, conditions::AWAITING_APPROVAL).is_none());
     }
 
     #[test]
@@ -535,6 +634,13 @@ mod tests {
             trust: Some(sopwith_crds::status::Trust::InProcess),
             decided_by: None,
         };
+        let fate = DecisionStatus {
+            step: "s".repeat(40),
+            gate: "g".repeat(40),
+            by: "b".repeat(80),
+            message: "m".repeat(160),
+            ..DecisionStatus::default()
+        };
         let mut progress = fold(&plan, &[]);
         for step in &mut progress.steps {
             step.role = Some("product-manager".to_owned());
@@ -561,6 +667,10 @@ mod tests {
             usage: &Usage::default(),
             observation: &Observation::default(),
             pulse: &Pulse::Idle,
+            tally: &Tally {
+                fates: vec![fate; 256],
+                ..Tally::default()
+            },
         };
         let none = AgentRunStatus::default();
         let status = status(

@@ -7,7 +7,7 @@ use sopwith_crds::{
     AgentRunStatus,
     conditions::{self, RECONCILING, STEP_STUCK},
     contract::report::Next,
-    status::{Phase, Verdict},
+    status::{DecisionStatus, Phase, Verdict},
 };
 
 /// Everything that happened from `previous` to `next`.
@@ -20,6 +20,7 @@ pub fn between(
     if let Some(progress) = progress {
         outcomes.extend(steps(previous, progress));
     }
+    outcomes.extend(decisions(previous, next));
     outcomes.extend(obstacle(previous, next));
     outcomes.extend(stuck(previous, next));
     if previous.phase != next.phase {
@@ -37,13 +38,22 @@ fn steps(previous: &AgentRunStatus, progress: &Progress) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     for ended in progress.ends.iter().skip(told) {
         let end = &ended.end;
-        outcomes.push(Outcome::StepFinished {
-            step: end.step.clone(),
-            attempt: end.attempt,
-            passed: end.verdict == Verdict::Passed,
-            seconds: ended.seconds,
-            message: end.message.clone(),
-        });
+        if let Next::Wait(wait) = &end.next {
+            outcomes.push(Outcome::ApprovalRequested {
+                step: end.step.clone(),
+                attempt: end.attempt,
+                gate: wait.gate.clone(),
+                question: wait.question.clone(),
+            });
+        } else {
+            outcomes.push(Outcome::StepFinished {
+                step: end.step.clone(),
+                attempt: end.attempt,
+                passed: end.verdict == Verdict::Passed,
+                seconds: ended.seconds,
+                message: end.message.clone(),
+            });
+        }
         outcomes.extend(ended.failed_gates.iter().map(|gate| Outcome::GateFailed {
             step: end.step.clone(),
             attempt: end.attempt,
@@ -60,10 +70,27 @@ fn steps(previous: &AgentRunStatus, progress: &Progress) -> Vec<Outcome> {
                 attempt: end.attempt,
                 to: to.clone(),
             }),
-            Next::Proceed | Next::Wait | Next::Fail => {}
+            Next::Proceed | Next::Wait(_) | Next::Fail => {}
         }
     }
     outcomes
+}
+
+/// Decisions that the previous status did not know, or knew otherwise.
+fn decisions(previous: &AgentRunStatus, next: &AgentRunStatus) -> Vec<Outcome> {
+    let known = |fate: &&DecisionStatus| {
+        previous.decisions.iter().any(|before| {
+            (
+                &before.step,
+                &before.gate,
+                before.attempt,
+                &before.by,
+                before.counts,
+            ) == (&fate.step, &fate.gate, fate.attempt, &fate.by, fate.counts)
+        })
+    };
+    let new = next.decisions.iter().filter(|fate| !known(fate));
+    new.cloned().map(Outcome::Decision).collect()
 }
 
 /// Something new stands in the way. What is on its way as it should is no news.
@@ -160,6 +187,35 @@ mod tests {
             reasons(&told),
             ["StepFinished", "StepFinished", "Backtracked"]
         );
+    }
+
+    #[test]
+    fn a_question_and_what_becomes_of_each_decision_is_told_once() {
+        let plan = fixture::plan();
+        let story = Story::new()
+            .started("write", 1)
+            .waits("write", 1, "sign-off");
+        let progress = fold(&plan, &story.batches());
+        let none = AgentRunStatus::default();
+        let decision = |by: &str, counts| DecisionStatus {
+            by: by.to_owned(),
+            counts,
+            ..DecisionStatus::default()
+        };
+        let asked = AgentRunStatus {
+            snapshot: progress.snapshot.clone(),
+            decisions: vec![decision("eve", false)],
+            ..AgentRunStatus::default()
+        };
+        let told = between(&none, &asked, Some(&progress));
+        assert_eq!(reasons(&told), ["ApprovalRequested", "DecisionIgnored"]);
+        let decided = AgentRunStatus {
+            decisions: vec![decision("eve", false), decision("jane", true)],
+            ..asked.clone()
+        };
+        let told = between(&asked, &decided, Some(&progress));
+        assert_eq!(reasons(&told), ["DecisionCounted"]);
+        assert!(between(&decided, &decided, Some(&progress)).is_empty());
     }
 
     #[test]

@@ -11,18 +11,24 @@ use sopwith_crds::{
     status::{FailureReason, GateStatus, Verdict},
 };
 
-use super::{Bench, Judgement, judge, judge_command};
+use super::{Bench, Judgement, approval, judge, judge_command};
 use crate::{
     action::command::{self, Rendered, RenderedCanary},
     attempt::{Spot, Stopped, holds},
     engine::Engine,
+    sop::Fault,
     tree::{TreeFile, entry},
 };
 
 impl Engine {
-    /// Judges gates in order; the first that fails stops the attempt.
-    pub(crate) async fn gates(&mut self, spot: Spot<'_>, gates: &[Gate]) -> Result<(), Stopped> {
-        for gate in gates {
+    /// Judges gates in order but for the first `judged`; the first that fails, or that only people judge, stops the attempt.
+    pub(crate) async fn gates(
+        &mut self,
+        spot: Spot<'_>,
+        gates: &[Gate],
+        judged: usize,
+    ) -> Result<(), Stopped> {
+        for (index, gate) in gates.iter().enumerate().skip(judged) {
             if !self.wanted(spot, gate.when.as_deref())? {
                 let status = GateStatus {
                     name: gate.name.clone(),
@@ -32,6 +38,9 @@ impl Engine {
                 };
                 self.judged(spot, gate, status, String::new());
                 continue;
+            }
+            if gate.kind == GateKind::Approval {
+                return Err(self.ask(spot, index, gate));
             }
             let context = self.context_of(spot);
             let judgement = self.judge(spot, gate, &context).await?;
@@ -45,7 +54,7 @@ impl Engine {
                 judgement.findings.clone(),
             );
             if !judgement.passed {
-                return Err(stopped(spot, gate, &judgement, &context));
+                return Err(self.failed(spot, index, gate, &judgement));
             }
         }
         Ok(())
@@ -115,7 +124,13 @@ impl Engine {
     }
 
     /// Books a verdict.
-    fn judged(&mut self, spot: Spot<'_>, gate: &Gate, mut status: GateStatus, findings: String) {
+    pub(crate) fn judged(
+        &mut self,
+        spot: Spot<'_>,
+        gate: &Gate,
+        mut status: GateStatus,
+        findings: String,
+    ) {
         let verdict = status.verdict;
         // A verdict's evidence is canonical; only the report has a time.
         self.record
@@ -142,31 +157,61 @@ impl Engine {
             findings,
         }]);
     }
-}
 
-/// Why the attempt stops: the gate, its rules, and what has to be mended.
-fn stopped(spot: Spot<'_>, gate: &Gate, judgement: &Judgement, context: &Value) -> Stopped {
-    let mut rules = Vec::new();
-    for rule in &gate.on_failure {
-        let applies = match &rule.when {
-            None => true,
-            Some(when) => match holds(when, context) {
-                Ok(applies) => applies,
-                Err(error) => {
-                    let message = format!(
-                        "when of a rule of gate {} cannot be judged: {error}",
-                        spot.gate(gate)
-                    );
-                    return Stopped::Failed(FailureReason::InvalidPlan, message);
-                }
+    /// Why the attempt stops: the gate, its rules, what has to be mended, and what a person would be asked.
+    fn failed(&self, spot: Spot<'_>, index: usize, gate: &Gate, judgement: &Judgement) -> Stopped {
+        let message = format!("gate {} failed: {}", gate.name, judgement.observed);
+        let fault = match self.fault(spot, gate, FailureReason::GateFailed, message) {
+            Ok(fault) => Fault {
+                findings: judgement.findings.clone(),
+                ..fault
             },
+            Err(stopped) => return stopped,
         };
-        rules.push((rule.clone(), applies));
+        let asked = spot.point(index).map(|point| {
+            let failed = approval::Failed {
+                observed: judgement.observed.clone(),
+                findings: judgement.findings.clone(),
+                evidence: judgement.digest(),
+            };
+            Box::new(self.asked(spot, point, gate, Some(failed)))
+        });
+        Stopped::Gate {
+            fault: Box::new(fault),
+            asked,
+        }
     }
-    Stopped::Gate {
-        gate: spot.gate(gate),
-        rules,
-        findings: judgement.findings.clone(),
-        message: format!("gate {} failed: {}", gate.name, judgement.observed),
+
+    /// A gate that failed, with what its rules say now.
+    pub(crate) fn fault(
+        &self,
+        spot: Spot<'_>,
+        gate: &Gate,
+        reason: FailureReason,
+        message: String,
+    ) -> Result<Fault, Stopped> {
+        let context = self.context_of(spot);
+        let applies = |when: &String| {
+            holds(when, &context).map_err(|error| {
+                let message = format!(
+                    "when of a rule of gate {} cannot be judged: {error}",
+                    spot.gate(gate)
+                );
+                Stopped::Failed(FailureReason::InvalidPlan, message)
+            })
+        };
+        let rules = gate.on_failure.iter().map(|rule| {
+            let applies = rule.when.as_ref().map_or(Ok(true), applies)?;
+            Ok((rule.clone(), applies))
+        });
+        Ok(Fault {
+            step: spot.step.name.clone(),
+            gate: spot.gate(gate),
+            rules: rules.collect::<Result<_, Stopped>>()?,
+            exhausted: gate.exhausted.unwrap_or_default(),
+            reason,
+            findings: String::new(),
+            message,
+        })
     }
 }

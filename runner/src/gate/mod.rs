@@ -2,6 +2,7 @@
 //!
 //! Judging is pure; only commands need a workbench ([`crate::action::command`]), and what they left is judged here.
 
+pub mod approval;
 mod canonical;
 mod cobertura;
 mod command;

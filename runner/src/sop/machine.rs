@@ -1,88 +1,45 @@
 //! Steps in the order of the plan, gates that steer, rounds that bound. Event sourced: the state is the fold of what happened.
 
-use serde::{Deserialize, Serialize};
+use std::collections::BTreeSet;
+
 use sopwith_crds::{
-    contract::{plan::RunPlan, report::Next},
-    sop_definition::{FailureAction, FailureRule, Step},
+    contract::plan::RunPlan,
+    sop_definition::{AfterFailure, FailureAction, FailureRule, Step},
     status::{Failure, FailureReason},
 };
-use std::collections::{BTreeMap, BTreeSet};
 
-/// Where a step stands.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Phase {
-    /// Not yet its turn, or again.
-    #[default]
-    Pending,
-    /// An attempt is under way.
-    Running,
-    /// Its gates passed.
-    Finished,
-    /// Its `when` was false.
-    Skipped,
-}
-
-/// A step's state.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StepState {
-    /// Where it stands.
-    pub phase: Phase,
-    /// Attempts so far, over all rounds.
-    pub attempts: u32,
-    /// What the next attempt has to mend; canonical text.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub findings: String,
-}
-
-/// The state of a run.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct State {
-    /// Passes forward, counted from 1.
-    pub round: u32,
-    /// Steps by name.
-    pub steps: BTreeMap<String, StepState>,
-    /// How often each rule was used, by `step/gate#index`.
-    #[serde(default)]
-    pub used: BTreeMap<String, u32>,
-    /// Why the run failed.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub failure: Option<Failure>,
-}
-
-impl State {
-    /// The state of a run that has not begun.
-    pub fn new(plan: &RunPlan) -> Self {
-        let steps = plan
-            .steps
-            .iter()
-            .map(|step| (step.name.clone(), StepState::default()));
-        Self {
-            round: 1,
-            steps: steps.collect(),
-            ..Self::default()
-        }
-    }
-
-    /// A step's state.
-    pub fn step(&self, name: &str) -> StepState {
-        self.steps.get(name).cloned().unwrap_or_default()
-    }
-
-    fn settled(&self, name: &str) -> bool {
-        matches!(self.step(name).phase, Phase::Finished | Phase::Skipped)
-    }
-}
+use super::state::{Phase, State, Wait};
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Decision {
     /// Look at this step: skip it where its `when` is false, else attempt it.
     Step(usize),
+    /// Nothing, until a person has decided on this.
+    Wait(Wait),
     /// Every step is finished or skipped.
     Succeeded,
     /// The run failed.
     Failed(Failure),
+}
+
+/// A gate that failed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The step.
+    pub step: String,
+    /// The gate, with the action it belongs to: `action/gate`.
+    pub gate: String,
+    /// Its rules, each with whether its `when` holds.
+    pub rules: Vec<(FailureRule, bool)>,
+    /// What follows where no rule is left.
+    pub exhausted: AfterFailure,
+    /// Why the run fails, where that is what follows.
+    pub reason: FailureReason,
+    /// What the next attempt has to mend.
+    pub findings: String,
+    /// For people.
+    pub message: String,
 }
 
 /// What happened.
@@ -98,23 +55,26 @@ pub enum Happened {
         /// The step.
         step: String,
     },
-    /// Every action and gate of the attempt passed.
+    /// The attempt cannot go on until a person has decided.
+    Waits(Wait),
+    /// A person decided, and the attempt goes on.
+    Resumed {
+        /// The step.
+        step: String,
+    },
+    /// Every action and gate of the attempt passed or was waived.
     Passed {
         /// The step.
         step: String,
     },
     /// A gate failed.
-    GateFailed {
-        /// The step.
-        step: String,
-        /// The gate, with the action it belongs to: `action/gate`.
-        gate: String,
-        /// Its rules, each with whether its `when` holds.
-        rules: Vec<(FailureRule, bool)>,
-        /// What the next attempt has to mend.
-        findings: String,
-        /// For people.
-        message: String,
+    GateFailed(Fault),
+    /// A person decided what follows from a gate that failed.
+    Steered {
+        /// The gate; its rules do not matter any more.
+        fault: Fault,
+        /// What follows.
+        way: Way,
     },
     /// An attempt failed otherwise; the run ends.
     Failed {
@@ -127,10 +87,31 @@ pub enum Happened {
     },
 }
 
+/// Where the line goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// The next step of the plan, or the end.
+    Proceed,
+    /// The same step again.
+    Retry,
+    /// An earlier step again.
+    Backtrack {
+        /// The step.
+        to: String,
+    },
+    /// A person decides.
+    Ask,
+    /// The run ends.
+    Fail(FailureReason),
+}
+
 /// What is to be done in this state. The first step in the plan's order that is not settled and whose needs are.
 pub fn next(plan: &RunPlan, state: &State) -> Decision {
     if let Some(failure) = &state.failure {
         return Decision::Failed(failure.clone());
+    }
+    if let Some(wait) = &state.wait {
+        return Decision::Wait(wait.clone());
     }
     let open = |step: &Step| !state.settled(&step.name);
     let ready = |step: &Step| step.needs.iter().all(|need| state.settled(need));
@@ -151,48 +132,79 @@ pub fn next(plan: &RunPlan, state: &State) -> Decision {
     }
 }
 
-/// What follows from what happened, for the report.
-pub fn follows(plan: &RunPlan, state: &State, happened: &Happened) -> Next {
-    match happened {
-        Happened::Skipped { .. } | Happened::Started { .. } | Happened::Passed { .. } => {
-            Next::Proceed
-        }
-        Happened::Failed { .. } => Next::Fail,
-        Happened::GateFailed {
-            step, gate, rules, ..
-        } => match rule(state, step, gate, rules) {
+/// Where the line goes after what happened.
+pub fn way(plan: &RunPlan, state: &State, happened: &Happened) -> Way {
+    let wanted = match happened {
+        Happened::Skipped { .. }
+        | Happened::Started { .. }
+        | Happened::Resumed { .. }
+        | Happened::Passed { .. } => Way::Proceed,
+        Happened::Waits(_) => Way::Ask,
+        Happened::Failed { reason, .. } => Way::Fail(*reason),
+        Happened::Steered { way, .. } => way.clone(),
+        Happened::GateFailed(fault) => match rule(state, fault) {
             Some((_, rule)) => match (rule.action, &rule.to) {
-                (FailureAction::Retry, _) => Next::Retry,
-                (FailureAction::Backtrack, Some(to)) if state.round < plan.options.rounds => {
-                    Next::Backtrack { to: to.clone() }
-                }
-                (FailureAction::Backtrack | FailureAction::Fail | FailureAction::Ask, _) => {
-                    Next::Fail
-                }
+                (FailureAction::Retry, _) => Way::Retry,
+                (FailureAction::Backtrack, Some(to)) => Way::Backtrack { to: to.clone() },
+                (FailureAction::Ask, _) => Way::Ask,
+                (FailureAction::Backtrack | FailureAction::Fail, _) => Way::Fail(fault.reason),
             },
-            None => Next::Fail,
+            None if fault.exhausted == AfterFailure::Ask => Way::Ask,
+            None => Way::Fail(fault.reason),
         },
+    };
+    match wanted {
+        Way::Backtrack { .. } if state.round >= plan.options.rounds => {
+            Way::Fail(FailureReason::RoundsExhausted)
+        }
+        Way::Backtrack { to } if plan.steps.iter().all(|step| step.name != to) => {
+            Way::Fail(FailureReason::InvalidPlan)
+        }
+        way => way,
     }
 }
 
-/// The first rule that applies and has attempts left.
-fn rule<'a>(
-    state: &State,
-    step: &str,
-    gate: &str,
-    rules: &'a [(FailureRule, bool)],
-) -> Option<(String, &'a FailureRule)> {
-    rules
+/// The steps that a line can be sent back to from a step: those it needs, directly or through others. None where no round
+/// is left.
+pub fn targets(plan: &RunPlan, state: &State, from: &str) -> Vec<String> {
+    if state.round >= plan.options.rounds {
+        return Vec::new();
+    }
+    let mut needed = BTreeSet::from([from]);
+    // The plan's order has needs before what needs them, so one pass from the end finds all.
+    for step in plan.steps.iter().rev() {
+        if needed.contains(step.name.as_str()) {
+            needed.extend(step.needs.iter().map(String::as_str));
+        }
+    }
+    let steps = plan.steps.iter().map(|step| &step.name);
+    steps
+        .filter(|name| *name != from && needed.contains(name.as_str()))
+        .cloned()
+        .collect()
+}
+
+/// The first rule that applies and has attempts left. Asking and failing are not bounded.
+fn rule<'a>(state: &State, fault: &'a Fault) -> Option<(String, &'a FailureRule)> {
+    let left = |key: &str, rule: &FailureRule| match rule.action {
+        FailureAction::Ask | FailureAction::Fail => true,
+        FailureAction::Retry | FailureAction::Backtrack => {
+            state.used.get(key).copied().unwrap_or(0) < rule.max_attempts.unwrap_or(1)
+        }
+    };
+    fault
+        .rules
         .iter()
         .enumerate()
-        .map(|(index, (rule, applies))| (format!("{step}/{gate}#{index}"), rule, *applies))
-        .find(|(key, rule, applies)| {
-            *applies && state.used.get(key).copied().unwrap_or(0) < rule.max_attempts.unwrap_or(1)
+        .map(|(index, (rule, applies))| {
+            let key = format!("{}/{}#{index}", fault.step, fault.gate);
+            (key, rule, *applies)
         })
+        .find(|(key, rule, applies)| *applies && left(key, rule))
         .map(|(key, rule, _)| (key, rule))
 }
 
-/// The state after what happened.
+/// The state after what happened. A gate that failed and asks is followed by [`Happened::Waits`].
 #[must_use]
 pub fn apply(plan: &RunPlan, state: &State, happened: &Happened) -> State {
     let mut after = state.clone();
@@ -202,6 +214,14 @@ pub fn apply(plan: &RunPlan, state: &State, happened: &Happened) -> State {
             step.phase = Phase::Running;
             step.attempts += 1;
         }),
+        Happened::Waits(wait) => {
+            after.set(&wait.step, |step| step.phase = Phase::Waiting);
+            after.wait = Some(wait.clone());
+        }
+        Happened::Resumed { step } => {
+            after.wait = None;
+            after.set(step, |step| step.phase = Phase::Running);
+        }
         Happened::Passed { step } => after.set(step, |step| {
             step.phase = Phase::Finished;
             step.findings.clear();
@@ -210,56 +230,37 @@ pub fn apply(plan: &RunPlan, state: &State, happened: &Happened) -> State {
             step,
             reason,
             message,
-        } => {
-            after.fail(step, *reason, message);
-        }
-        Happened::GateFailed {
-            step,
-            gate,
-            rules,
-            findings,
-            message,
-        } => {
-            let chosen = rule(state, step, gate, rules);
-            if let Some((key, _)) = &chosen {
-                *after.used.entry(key.clone()).or_default() += 1;
+        } => after.fail(step, *reason, message),
+        Happened::GateFailed(fault) => {
+            if let Some((key, _)) = rule(state, fault) {
+                *after.used.entry(key).or_default() += 1;
             }
-            match follows(plan, state, happened) {
-                Next::Retry => after.set(step, |step| {
-                    step.phase = Phase::Pending;
-                    step.findings.clone_from(findings);
-                }),
-                Next::Backtrack { to } => after.back(plan, step, &to, findings),
-                Next::Proceed | Next::Wait | Next::Fail => {
-                    let spent = matches!(&chosen, Some((_, rule)) if rule.action == FailureAction::Backtrack);
-                    if spent {
-                        let rounds = plan.options.rounds;
-                        let message = format!(
-                            "{message}; no round is left to go back ({rounds} rounds, see spec.rounds)"
-                        );
-                        after.fail(step, FailureReason::RoundsExhausted, &message);
-                    } else {
-                        after.fail(step, FailureReason::GateFailed, message);
-                    }
-                }
-            }
+            after.steer(plan, fault, way(plan, state, happened));
         }
+        Happened::Steered { fault, .. } => after.steer(plan, fault, way(plan, state, happened)),
     }
     after
 }
 
 impl State {
-    fn set(&mut self, name: &str, change: impl FnOnce(&mut StepState)) {
-        change(self.steps.entry(name.to_owned()).or_default());
-    }
-
-    fn fail(&mut self, step: &str, reason: FailureReason, message: &str) {
-        self.set(step, |step| step.phase = Phase::Pending);
-        self.failure = Some(Failure {
-            reason,
-            step: Some(step.to_owned()),
-            message: message.to_owned(),
-        });
+    fn steer(&mut self, plan: &RunPlan, fault: &Fault, way: Way) {
+        match way {
+            Way::Retry => self.set(&fault.step, |step| {
+                step.phase = Phase::Pending;
+                step.findings.clone_from(&fault.findings);
+            }),
+            Way::Backtrack { to } => self.back(plan, &fault.step, &to, &fault.findings),
+            Way::Fail(FailureReason::RoundsExhausted) => {
+                let message = format!(
+                    "{}; no round is left to go back ({} rounds, see spec.rounds)",
+                    fault.message, plan.options.rounds
+                );
+                self.fail(&fault.step, FailureReason::RoundsExhausted, &message);
+            }
+            Way::Fail(reason) => self.fail(&fault.step, reason, &fault.message),
+            // A failed gate never ends in success: who only goes on from here has not judged it.
+            Way::Proceed | Way::Ask => {}
+        }
     }
 
     /// A new round: the target, the step that failed and all that builds on the target are open again.
@@ -271,7 +272,7 @@ impl State {
                 step.findings.clear();
             });
         }
-        findings.clone_into(&mut self.steps.entry(to.to_owned()).or_default().findings);
+        self.set(to, |step| findings.clone_into(&mut step.findings));
     }
 }
 
@@ -285,242 +286,4 @@ fn again(plan: &RunPlan, from: &str, to: &str) -> BTreeSet<String> {
         }
     }
     again
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-    use sopwith_crds::contract::plan::RunOptions;
-
-    fn plan(rounds: u32, steps: &[(&str, &[&str])]) -> RunPlan {
-        RunPlan {
-            options: RunOptions {
-                rounds,
-                ..RunOptions::default()
-            },
-            steps: steps
-                .iter()
-                .map(|(name, needs)| Step {
-                    name: (*name).to_owned(),
-                    needs: needs.iter().map(|need| (*need).to_owned()).collect(),
-                    ..Step::default()
-                })
-                .collect(),
-            ..RunPlan::default()
-        }
-    }
-
-    fn abc(rounds: u32) -> RunPlan {
-        plan(
-            rounds,
-            &[("a", &[]), ("b", &["a"]), ("side", &[]), ("c", &["b"])],
-        )
-    }
-
-    fn rule(action: FailureAction, to: Option<&str>, most: u32) -> FailureRule {
-        FailureRule {
-            action,
-            to: to.map(str::to_owned),
-            max_attempts: Some(most),
-            ..FailureRule::default()
-        }
-    }
-
-    fn failed(step: &str, rules: &[(FailureRule, bool)]) -> Happened {
-        Happened::GateFailed {
-            step: step.into(),
-            gate: "g".into(),
-            rules: rules.to_vec(),
-            findings: "one test fails".into(),
-            message: "gate g failed".into(),
-        }
-    }
-
-    #[allow(clippy::needless_pass_by_value, reason = "reads better in tables")]
-    fn step(plan: &RunPlan, mut state: State, happened: Happened) -> State {
-        let name = match &happened {
-            Happened::Passed { step } | Happened::GateFailed { step, .. } => step.clone(),
-            _ => return apply(plan, &state, &happened),
-        };
-        state = apply(plan, &state, &Happened::Started { step: name });
-        apply(plan, &state, &happened)
-    }
-
-    fn passed(name: &str) -> Happened {
-        Happened::Passed { step: name.into() }
-    }
-
-    fn reason(decision: Decision) -> FailureReason {
-        match decision {
-            Decision::Failed(failure) => failure.reason,
-            other => panic!("{other:?}"),
-        }
-    }
-
-    #[test]
-    fn steps_run_in_order_and_a_skipped_one_satisfies_its_dependents() {
-        let plan = abc(5);
-        let mut state = State::new(&plan);
-        for (index, happened) in [
-            (0, passed("a")),
-            (1, Happened::Skipped { step: "b".into() }),
-            (2, passed("side")),
-            (3, passed("c")),
-        ] {
-            assert_eq!(next(&plan, &state), Decision::Step(index));
-            state = step(&plan, state, happened);
-        }
-        assert_eq!(next(&plan, &state), Decision::Succeeded);
-    }
-
-    #[test]
-    fn a_retry_hands_over_the_findings_until_its_attempts_are_used() {
-        let plan = abc(5);
-        let retry = [(rule(FailureAction::Retry, None, 2), true)];
-        let mut state = State::new(&plan);
-        for attempt in 1..=2 {
-            state = step(&plan, state, failed("a", &retry));
-            assert_eq!(next(&plan, &state), Decision::Step(0));
-            assert_eq!(state.step("a").attempts, attempt);
-            assert_eq!(state.step("a").findings, "one test fails");
-        }
-        state = step(&plan, state, failed("a", &retry));
-        assert_eq!(reason(next(&plan, &state)), FailureReason::GateFailed);
-    }
-
-    #[test]
-    fn a_backtrack_opens_what_builds_on_its_target_and_nothing_else() {
-        let plan = abc(5);
-        let mut state = State::new(&plan);
-        for name in ["a", "b", "side"] {
-            state = step(&plan, state, passed(name));
-        }
-        state = step(
-            &plan,
-            state,
-            failed("c", &[(rule(FailureAction::Backtrack, Some("b"), 1), true)]),
-        );
-        assert_eq!(state.round, 2);
-        assert_eq!(next(&plan, &state), Decision::Step(1));
-        assert_eq!(state.step("b").findings, "one test fails");
-        assert_eq!(state.step("c").findings, "");
-        let phases: Vec<Phase> = ["a", "b", "side", "c"]
-            .iter()
-            .map(|name| state.step(name).phase)
-            .collect();
-        assert_eq!(
-            phases,
-            [
-                Phase::Finished,
-                Phase::Pending,
-                Phase::Finished,
-                Phase::Pending
-            ]
-        );
-        state = step(&plan, state, passed("b"));
-        assert_eq!(
-            (state.step("b").attempts, state.step("b").findings.as_str()),
-            (2, "")
-        );
-    }
-
-    #[test]
-    fn rounds_bound_backtracks() {
-        let plan = abc(2);
-        let back = [(rule(FailureAction::Backtrack, Some("a"), 9), true)];
-        let mut state = State::new(&plan);
-        state = step(&plan, state, passed("a"));
-        state = step(&plan, state, failed("b", &back));
-        assert_eq!(state.round, 2);
-        state = step(&plan, state, passed("a"));
-        state = step(&plan, state, failed("b", &back));
-        assert_eq!(reason(next(&plan, &state)), FailureReason::RoundsExhausted);
-    }
-
-    #[test]
-    fn the_first_rule_that_applies_and_has_attempts_left_is_used() {
-        let plan = abc(5);
-        let retry = rule(FailureAction::Retry, None, 1);
-        let back = rule(FailureAction::Backtrack, Some("a"), 1);
-        let table = [
-            (
-                vec![(retry.clone(), false), (back.clone(), true)],
-                Next::Backtrack { to: "a".into() },
-            ),
-            (
-                vec![(retry.clone(), true), (back.clone(), true)],
-                Next::Retry,
-            ),
-            (
-                vec![
-                    (rule(FailureAction::Fail, None, 1), true),
-                    (retry.clone(), true),
-                ],
-                Next::Fail,
-            ),
-            (vec![(retry.clone(), false)], Next::Fail),
-            (vec![], Next::Fail),
-        ];
-        let mut state = State::new(&plan);
-        state = step(&plan, state, passed("a"));
-        for (rules, expected) in table {
-            assert_eq!(follows(&plan, &state, &failed("b", &rules)), expected);
-        }
-        let rules = [(retry, true), (back, true)];
-        state = step(&plan, state, failed("b", &rules));
-        assert_eq!(
-            follows(&plan, &state, &failed("b", &rules)),
-            Next::Backtrack { to: "a".into() }
-        );
-    }
-
-    fn outcome() -> impl Strategy<Value = u8> {
-        0u8..6
-    }
-
-    proptest! {
-        /// Whatever happens: no step begins before its needs, a failed gate is not success, it ends, and a state that was
-        /// written and read again goes on the same.
-        #[test]
-        fn the_line_holds(outcomes in proptest::collection::vec(outcome(), 400)) {
-            let plan = abc(4);
-            let mut state = State::new(&plan);
-            let mut last_failed = None;
-            let mut ended = false;
-            for outcome in outcomes {
-                let text = serde_json::to_string(&state).unwrap();
-                state = serde_json::from_str(&text).unwrap();
-                let index = match next(&plan, &state) {
-                    Decision::Step(index) => index,
-                    Decision::Succeeded => {
-                        prop_assert_eq!(&last_failed, &None);
-                        ended = true;
-                        break;
-                    }
-                    Decision::Failed(_) => { ended = true; break; }
-                };
-                let current = &plan.steps[index];
-                for need in &current.needs {
-                    prop_assert!(state.settled(need));
-                }
-                let name = current.name.clone();
-                let happened = match outcome {
-                    0..=2 => passed(&name),
-                    3 => failed(&name, &[(rule(FailureAction::Retry, None, 3), true)]),
-                    4 => failed(&name, &[(rule(FailureAction::Backtrack, Some("a"), 9), true)]),
-                    _ => failed(&name, &[]),
-                };
-                let is_pass = matches!(happened, Happened::Passed { .. });
-                state = step(&plan, state, happened);
-                prop_assert!(state.round <= plan.options.rounds);
-                if is_pass && last_failed.as_ref() == Some(&name) {
-                    last_failed = None;
-                } else if !is_pass {
-                    last_failed = Some(name);
-                }
-            }
-            prop_assert!(ended);
-        }
-    }
 }

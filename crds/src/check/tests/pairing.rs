@@ -86,6 +86,50 @@ fn a_policy_allows_too_little(#[case] from: &str, #[case] to: &str, #[case] expe
     assert_eq!(check(RUN, SOP, &changed(POLICY, from, to)), expected);
 }
 
+#[rstest]
+#[case(
+    "approvals: {separationOfDuties: true}\n",
+    "",
+    "{name: yes, kind: approval}",
+    true
+)]
+#[case(
+    "approvals: {separationOfDuties: true}\n",
+    "",
+    "{name: yes, kind: expression, expression: 'true', exhausted: Ask}",
+    true
+)]
+#[case(
+    "approvals: {separationOfDuties: true}\n",
+    "requestedBy: jane\n",
+    "{name: yes, kind: approval}",
+    false
+)]
+#[case(
+    "approvals: {separationOfDuties: true}\n",
+    "",
+    "{name: yes, kind: expression, expression: 'true'}",
+    false
+)]
+#[case("approvals: {count: 2}\n", "", "{name: yes, kind: approval}", false)]
+fn who_approves_must_be_told_apart_from_who_requested(
+    #[case] approvals: &str,
+    #[case] requester: &str,
+    #[case] gate: &str,
+    #[case] refused: bool,
+) {
+    let sop = format!("{SOP}- {{name: z, gates: [{gate}]}}\n");
+    let found = check(
+        &format!("{RUN}{requester}"),
+        &sop,
+        &format!("{POLICY}{approvals}"),
+    );
+    let expected = "run:spec.requestedBy: is not set, and the policy separates who requests from who approves \
+                    (spec.approvals.separationOfDuties); write your user name, as `kubectl auth whoami` shows it";
+    let expected: Vec<&str> = refused.then_some(expected).into_iter().collect();
+    assert_eq!(found, expected);
+}
+
 #[test]
 fn an_empty_policy_allows_nothing() {
     assert_eq!(

@@ -62,7 +62,43 @@ fn a_good_procedure_has_no_mistake() {
     assert_eq!(check_yaml(SOP), [""; 0]);
 }
 
+#[test]
+fn people_may_decide_on_a_step_an_action_and_what_a_loop_left() {
+    let asks = "{name: sign, kind: approval, approval: {artifacts: [plan], message: Go on?}, onFailure: [{action: Retry}]}";
+    let on_step = SOP.replace(
+        "- {name: complete,",
+        &format!("- {asks}\n  - {{name: complete,"),
+    );
+    assert_eq!(check_yaml(&on_step), [""; 0]);
+    let on_loop = SOP.replace(
+        "  - name: write\n",
+        &format!("  - name: write\n    gates: [{asks}]\n"),
+    );
+    assert_eq!(check_yaml(&on_loop), [""; 0]);
+    let asked = SOP.replace(
+        "onFailure: [{action: Retry},",
+        "exhausted: Ask\n    onFailure: [{action: Retry},",
+    );
+    assert_eq!(check_yaml(&asked), [""; 0]);
+}
+
 #[rstest]
+// People.
+#[case(
+    "      - {name: one, prompt: {template: code, writes: {path: \"{{ item.path }}\"}}}",
+    "      - {name: one, gates: [{name: sign, kind: approval}], prompt: {template: code, writes: {path: \"{{ item.path }}\"}}}",
+    "spec.steps[code].actions[write].loop.actions[one].gates[sign].kind: approval cannot be asked for each item of a loop; put the gate on the loop's own action, or on the step"
+)]
+#[case(
+    "      forEach: artifacts.plan.json.files",
+    "      forEach: artifacts.plan.json.files\n      gates: [{name: ok, kind: expression, expression: 'true', exhausted: Ask}]",
+    "spec.steps[code].actions[write].loop.gates[ok].exhausted: Ask cannot be used for each item of a loop; use Retry, Backtrack or Fail, or put the gate on the loop's own action"
+)]
+#[case(
+    "  - {name: valid, kind: schema, schema: {artifact: plan}}",
+    "  - {name: valid, kind: approval, onFailure: [{action: Ask}]}",
+    "spec.steps[plan].gates[valid].onFailure[0].action: Ask would ask again what people have rejected; use Retry, Backtrack or Fail"
+)]
 // The head.
 #[case(
     "{name: language, default: Python}",

@@ -3,13 +3,14 @@
 use crate::{
     gateway::{
         Authenticator, BatchContext, Binding, Gateway, Identity, Inbox, LaunchBinding, Observer,
-        PodIdentity, Refusal, ReviewError, Reviewer, RunFacts,
+        PodIdentity, Refusal, ReviewError, Reviewer, RunFacts, RunRef,
         certificate::{Bundle, Need, make},
         router, serve,
         tls::{certified_key, server_config},
     },
     leader::Leadership,
     ledger::Ledger,
+    run::progress::Waiting,
     store::{S3Options, Store},
 };
 use futures::future::BoxFuture;
@@ -18,7 +19,7 @@ use rustls::{
     server::{ClientHello, ResolvesServerCert},
     sign::CertifiedKey,
 };
-use sopwith_crds::contract::report::ReportBatch;
+use sopwith_crds::{agent_run::Decision, contract::report::ReportBatch};
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex},
@@ -91,6 +92,16 @@ impl Binding for Launches {
             }),
         };
         Box::pin(std::future::ready(answer))
+    }
+
+    fn decided<'a>(
+        &'a self,
+        _: &'a RunRef,
+        _: &'a str,
+        _: &'a Waiting,
+        _: Timestamp,
+    ) -> BoxFuture<'a, Result<Vec<Decision>, Refusal>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
     }
 
     fn run<'a>(
