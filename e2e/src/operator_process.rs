@@ -344,7 +344,7 @@ async fn runner_image(client: &Client) -> Result<String> {
         .and_then(|spec| spec.template.spec)
         .map(|pod| pod.containers)
         .unwrap_or_default();
-    let mut args = containers.into_iter().flat_map(|one| one.args);
+    let mut args = containers.into_iter().filter_map(|one| one.args);
     args.find_map(|args| {
         let mut args = args.iter();
         args.find_map(|arg| arg.strip_prefix("--runner-image=").map(str::to_owned))

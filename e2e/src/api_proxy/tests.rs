@@ -1,6 +1,10 @@
 //! Claims about the proxy, with a small server in the API server's place.
 
-use super::{ApiProxy, call::Call, call::Count, fault::*};
+use super::{
+    ApiProxy,
+    call::{Call, Count},
+    fault::{AtEvent, AtWrite, EventKey, Fault},
+};
 use anyhow::{Context as _, Result};
 use axum::{
     Router,

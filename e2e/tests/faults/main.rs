@@ -85,7 +85,9 @@ async fn unbroken_runs(site: &Site) -> Result<BTreeMap<Scenario, Came>> {
             came.watched.len(),
             came.took.as_secs_f64()
         ));
-        writes.into_iter().for_each(|call| say(&told(call)));
+        for call in writes {
+            say(&told(call));
+        }
     }
     Ok(played.into_iter().collect())
 }
