@@ -406,6 +406,33 @@ async fn what_a_forgotten_run_left_is_kept_until_it_is_swept() {
 }
 
 #[tokio::test]
+async fn what_a_store_could_not_take_is_taken_when_it_can_and_counts_once() {
+    let folder = folder();
+    let gateway = Running::start(&folder).await;
+    gateway.acknowledged(1, &batch(1, 10)).await;
+    let (runs, aside) = (folder.path().join("runs"), folder.path().join("aside"));
+    for tokens in [20, 30] {
+        // Nothing can be written below a file: as full as a store can be.
+        std::fs::rename(&runs, &aside).unwrap();
+        std::fs::write(&runs, "").unwrap();
+        let refused = gateway.report(1, &batch(tokens / 10, tokens)).await;
+        assert!(refused.status().is_server_error(), "{}", refused.status());
+        // What was spent is spent, stored or not.
+        assert_eq!(gateway.tokens(), tokens);
+        std::fs::remove_file(&runs).unwrap();
+        std::fs::rename(&aside, &runs).unwrap();
+        let acknowledged = gateway.acknowledged(1, &batch(tokens / 10, tokens)).await;
+        assert_eq!(acknowledged, tokens / 10);
+        assert_eq!(gateway.tokens(), tokens);
+    }
+    let url = format!("file://{}", folder.path().display());
+    let stored = Store::open(&url, &S3Options::default()).unwrap();
+    let numbers = stored.batches("run-1").await.unwrap();
+    let numbers: Vec<u64> = numbers.iter().map(|b| b.batch.sequence).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+}
+
+#[tokio::test]
 async fn shutdown_lets_go_of_idle_connections_and_takes_no_more() {
     let folder = folder();
     let mut gateway = Running::start(&folder).await;
