@@ -32,7 +32,7 @@ test: ## Everything, from nothing: tools, lint, unit tests, cluster, images, end
 	@$(STAGES) test tools lint unit $(if $(filter current,$(CLUSTER)),,cluster-up) images install e2e
 
 ##@ Stages
-.PHONY: tools tools-base lint unit cluster-up cluster-down images plugin install demo-run e2e
+.PHONY: tools tools-base lint unit cluster-up cluster-down images plugin install demo-run e2e faults
 tools: ## Install missing Debian packages; build the cluster's parts, helm, kubectl and the lint tools into the cache
 	@$(CLUSTER_DIR)/tools.sh
 
@@ -71,6 +71,10 @@ e2e: ## Tests against the cluster
 	@$(USE)
 	$(PLUGIN)
 	cargo test --locked -p sopwith-e2e
+
+faults: ## Every fault at every write, read and watched event of the operator: the long form of one of the tests in e2e
+	@$(USE)
+	SOPWITH_FAULTS=$${SOPWITH_FAULTS:-all} cargo test --locked -p sopwith-e2e --test faults -- --nocapture
 
 ##@ Files
 .PHONY: generate clean help

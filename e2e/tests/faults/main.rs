@@ -17,13 +17,15 @@ use sopwith_e2e::operator_process::Site;
 use std::collections::BTreeMap;
 
 /// The kinds that are watched, as their paths name them.
-const WATCHED: [&str; 6] = [
+const WATCHED: [&str; 8] = [
     "agentruns",
     "jobs",
     "pods",
     "events",
     "sopdefinitions",
     "toolpolicies",
+    "validatingadmissionpolicies",
+    "validatingadmissionpolicybindings",
 ];
 
 #[tokio::test(flavor = "multi_thread")]
