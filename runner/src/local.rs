@@ -8,10 +8,10 @@ use std::{
 
 use sopwith_crds::{
     AgentRun, SopDefinition, ToolPolicy,
-    agent_run::KeyRef,
+    agent_run::{Decision, DecisionVerdict, KeyRef},
     contract::{
         plan::RunPlan,
-        report::{Event, LaunchStart, Outcome, What},
+        report::{Event, LaunchStart, Next, Outcome, What},
         snapshot::Snapshot,
     },
     plan::{PlanInputs, Rejection, build},
@@ -195,6 +195,45 @@ pub async fn fly(
         tracing::warn!(%error, "the folder of the workbenches stays");
     }
     Flown { end, gateway }
+}
+
+/// What the launch begins with that follows a wait, if somebody approved there; none where the run does not wait, or waits
+/// for anything but an approval.
+pub fn approved(flown: &Flown, by: &str) -> Option<LaunchStart> {
+    if flown.end.outcome != Outcome::Waiting {
+        return None;
+    }
+    let ended = |event: Event| match event.what {
+        What::StepEnded { end } => Some(*end),
+        _ => None,
+    };
+    let end = flown
+        .gateway
+        .events()
+        .into_iter()
+        .filter_map(ended)
+        .next_back()?;
+    let Next::Wait(wait) = end.next else {
+        return None;
+    };
+    let decision = Decision {
+        step: end.step,
+        gate: wait.gate,
+        attempt: end.attempt,
+        subject: wait.subject.to_string(),
+        verdict: DecisionVerdict::Approve,
+        to: None,
+        by: by.to_owned(),
+        reason: None,
+        at: None,
+    };
+    wait.options
+        .contains(&decision.verdict)
+        .then(|| LaunchStart {
+            snapshot: flown.end.snapshot.clone(),
+            decisions: vec![decision],
+            ..LaunchStart::default()
+        })
 }
 
 async fn benches(

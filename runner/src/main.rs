@@ -58,6 +58,9 @@ enum Command {
         /// Folder for what the run leaves: project, evidence, messages.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
+        /// Approve in this name whatever waits for an approval; without it, the run ends there.
+        #[arg(long, value_name = "NAME")]
+        approve: Option<String>,
     },
     /// Work on cassettes.
     #[command(subcommand)]
@@ -110,12 +113,16 @@ fn main() -> anyhow::Result<ExitCode> {
                 Ok(ExitCode::from(run::EXIT_INTERRUPTED))
             };
         }
-        Command::Local { inputs, out } => {
+        Command::Local {
+            inputs,
+            out,
+            approve,
+        } => {
             tracing_subscriber::fmt()
                 .with_env_filter(filter())
                 .with_writer(std::io::stderr)
                 .init();
-            return flying(fly_locally(inputs, out))?;
+            return flying(fly_locally(inputs, out, approve))?;
         }
         Command::Cassette(CassetteCommand::Fill { inputs, out }) => {
             tracing_subscriber::fmt()
@@ -145,26 +152,40 @@ fn flying<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
     Ok(runtime.block_on(work))
 }
 
-async fn fly_locally(inputs: local::Inputs, out: PathBuf) -> anyhow::Result<ExitCode> {
+/// Flies launch after launch. What waits for an approval gets it, where a name is given in which to approve.
+async fn flown(
+    inputs: local::Inputs,
+    replay: Arc<Replay>,
+    approve: Option<&str>,
+) -> anyhow::Result<local::Flown> {
     let plan = inputs.plan()?;
-    let cassette = inputs.cassette()?;
-    let replay = cassette
-        .map(|file| Replay::new(file.parts()))
-        .transpose()?
-        .unwrap_or_default();
     let places = Places {
         secrets: inputs.secrets,
         config: inputs.config,
     };
     let program = std::env::current_exe()?;
-    let flown = local::fly(
-        plan,
-        Arc::new(replay),
-        &places,
-        &program,
-        LocalGateway::default(),
-    )
-    .await;
+    let gateway = LocalGateway::default();
+    loop {
+        let (plan, replay) = (plan.clone(), Arc::clone(&replay));
+        let flown = local::fly(plan, replay, &places, &program, gateway.clone()).await;
+        match approve.and_then(|by| local::approved(&flown, by)) {
+            Some(next) => gateway.next_launch(next),
+            None => return Ok(flown),
+        }
+    }
+}
+
+async fn fly_locally(
+    inputs: local::Inputs,
+    out: PathBuf,
+    approve: Option<String>,
+) -> anyhow::Result<ExitCode> {
+    let cassette = inputs.cassette()?;
+    let replay = cassette
+        .map(|file| Replay::new(file.parts()))
+        .transpose()?
+        .unwrap_or_default();
+    let flown = flown(inputs, Arc::new(replay), approve.as_deref()).await?;
     flown.write(&out)?;
     Ok(if flown.succeeded() {
         ExitCode::SUCCESS
@@ -174,22 +195,10 @@ async fn fly_locally(inputs: local::Inputs, out: PathBuf) -> anyhow::Result<Exit
 }
 
 async fn fill(inputs: local::Inputs, out: PathBuf) -> anyhow::Result<ExitCode> {
-    let plan = inputs.plan()?;
     let file = inputs.cassette()?.context("--cassette is needed")?;
     let replay = Arc::new(Replay::new(file.parts())?.filling());
-    let places = Places {
-        secrets: inputs.secrets,
-        config: inputs.config,
-    };
-    let program = std::env::current_exe()?;
-    let flown = local::fly(
-        plan,
-        Arc::clone(&replay),
-        &places,
-        &program,
-        LocalGateway::default(),
-    )
-    .await;
+    // The answers beyond a question to people are recorded as well.
+    let flown = flown(inputs, Arc::clone(&replay), Some("cassette fill")).await?;
     let (text, unasked) = file.filled(&replay.filled())?;
     for key in &unasked {
         eprintln!("never asked for: {key}");
