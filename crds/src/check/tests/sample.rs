@@ -1,40 +1,51 @@
 use super::{super::*, told};
 use crate::{AgentRun, SopDefinition, ToolPolicy};
 
-fn sample<T: serde::de::DeserializeOwned>(file: &str) -> T {
-    let path = format!(
-        "{}/../config/samples/software-company/{file}",
-        env!("CARGO_MANIFEST_DIR")
-    );
-    super::yaml(&std::fs::read_to_string(path).unwrap())
+fn sample<T: serde::de::DeserializeOwned>(folder: &str, file: &str) -> T {
+    let samples = concat!(env!("CARGO_MANIFEST_DIR"), "/../config/samples");
+    super::yaml(&std::fs::read_to_string(format!("{samples}/{folder}/{file}")).unwrap())
 }
 
 #[test]
-fn the_sample_has_no_mistake() {
-    let sop: SopDefinition = sample("sop.yaml");
-    let policy: ToolPolicy = sample("toolpolicy.yaml");
-    let run: AgentRun = sample("agentrun.yaml");
-    assert_eq!(told(&super::super::sop(&sop.spec)), [""; 0]);
-    assert_eq!(told(&super::super::policy(&policy.spec)), [""; 0]);
-    assert_eq!(told(&super::super::run(&run.spec)), [""; 0]);
-    assert_eq!(told(&pairing(&run.spec, &sop.spec, &policy.spec)), [""; 0]);
-    assert_eq!(
-        told(&not_supported_yet(&run.spec, &sop.spec, &policy.spec)),
-        [""; 0]
-    );
-    let names: Vec<&str> = order(&sop.spec.steps)
-        .unwrap()
-        .into_iter()
-        .map(|index| sop.spec.steps[index].name.as_str())
-        .collect();
-    assert_eq!(
-        names,
-        [
-            "write-prd",
-            "design-api",
-            "plan-tasks",
-            "implement",
-            "verify"
-        ]
-    );
+fn no_sample_has_a_mistake() {
+    for (folder, steps) in [
+        (
+            "software-company",
+            &[
+                "write-prd",
+                "design-api",
+                "plan-tasks",
+                "implement",
+                "verify",
+            ][..],
+        ),
+        (
+            "javascript-module",
+            &["specify", "implement", "verify", "document"],
+        ),
+        (
+            "incident-review",
+            &["timeline", "causes", "actions", "review", "publish"],
+        ),
+    ] {
+        let sop: SopDefinition = sample(folder, "sop.yaml");
+        let policy: ToolPolicy = sample(folder, "toolpolicy.yaml");
+        let run: AgentRun = sample(folder, "agentrun.yaml");
+        let (run, sop, policy) = (&run.spec, &sop.spec, &policy.spec);
+        assert_eq!(told(&super::super::sop(sop)), [""; 0], "{folder}");
+        assert_eq!(told(&super::super::policy(policy)), [""; 0], "{folder}");
+        assert_eq!(told(&super::super::run(run)), [""; 0], "{folder}");
+        assert_eq!(told(&pairing(run, sop, policy)), [""; 0], "{folder}");
+        assert_eq!(
+            told(&not_supported_yet(run, sop, policy)),
+            [""; 0],
+            "{folder}"
+        );
+        let names: Vec<&str> = order(&sop.steps)
+            .unwrap()
+            .into_iter()
+            .map(|index| sop.steps[index].name.as_str())
+            .collect();
+        assert_eq!(names, steps, "{folder}");
+    }
 }
