@@ -214,6 +214,7 @@ async fn share(
             jobs: caches.jobs.clone(),
             pods: caches.pods.clone(),
             policies: caches.policies.clone(),
+            admission: runs.admission.clone(),
         }),
         leadership: tools.leadership.clone(),
         store: store.clone(),

@@ -1,7 +1,15 @@
 //! Binding: which run and launch a pod speaks for.
 
 use super::RunRef;
-use crate::run::{decisions::tally, job, progress::Waiting, resolve::policy_name};
+use crate::{
+    admission::Admission,
+    run::{
+        decisions::{rules, tally},
+        job,
+        progress::Waiting,
+        resolve::policy_name,
+    },
+};
 use futures::future::BoxFuture;
 use k8s_openapi::{
     api::{batch::v1::Job, core::v1::Pod},
@@ -117,6 +125,8 @@ pub struct KubeBinding {
     pub pods: Store<Pod>,
     /// All policies.
     pub policies: Store<ToolPolicy>,
+    /// Whether the names in runs are proven.
+    pub admission: Admission,
 }
 
 impl KubeBinding {
@@ -194,8 +204,9 @@ impl Binding for KubeBinding {
             let policy = self
                 .find(&self.policies, namespace, policy, |_| true)
                 .await?;
-            let approvals = policy.map(|policy| policy.spec.approvals.clone().unwrap_or_default());
-            Ok(tally(&run.spec, Some(waiting), approvals.as_ref(), now).answer)
+            self.admission.ready().await;
+            let rules = rules(policy.as_deref(), self.admission.proves(&run));
+            Ok(tally(&run.spec, Some(waiting), &rules, now).answer)
         })
     }
 

@@ -1,12 +1,12 @@
 //! Which decisions count, and whether they are enough. Pure: the same run, policy and moment give the same tally.
 
-use super::progress::Waiting;
+use super::{observe::Pending, progress::Waiting};
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use sopwith_crds::{
     agent_run::{AgentRunSpec, Decision, DecisionVerdict},
     sop_definition::GateKind,
     status::DecisionStatus,
-    tool_policy::Approvals,
+    tool_policy::{Approvals, ToolPolicy},
 };
 
 /// Most decisions whose fate a status shows.
@@ -27,13 +27,21 @@ pub struct Tally {
     pub expires: Option<Timestamp>,
 }
 
-/// Counts the decisions of a run. `approvals`: how its policy counts now; none: the policy is not there, and nothing counts.
+/// How a policy counts the decisions of a run, where the names in it are proven; else why none counts.
+pub fn rules(policy: Option<&ToolPolicy>, proof: Result<(), Pending>) -> Result<Approvals, String> {
+    proof.map_err(|pending| format!("{}: {}", pending.reason, pending.message))?;
+    let policy = policy.ok_or("the policy that says how approvals count is not there")?;
+    Ok(policy.spec.approvals.clone().unwrap_or_default())
+}
+
+/// Counts the decisions of a run. `rules`: how its policy counts now, or why nothing counts.
 pub fn tally(
     spec: &AgentRunSpec,
     waiting: Option<&Waiting>,
-    approvals: Option<&Approvals>,
+    rules: &Result<Approvals, String>,
     now: Timestamp,
 ) -> Tally {
+    let approvals = rules.as_ref().ok();
     let Some(waiting) = waiting else {
         let fates = spec.decisions.iter();
         return Tally {
@@ -44,7 +52,7 @@ pub fn tally(
     let judged: Vec<(&Decision, Result<(), String>)> = spec
         .decisions
         .iter()
-        .map(|decision| (decision, counts(spec, waiting, approvals, decision)))
+        .map(|decision| (decision, counts(spec, waiting, rules, decision)))
         .collect();
     let counted = || {
         let good = judged.iter().filter(|(_, counts)| counts.is_ok());
@@ -115,7 +123,7 @@ const fn lets_on(verdict: DecisionVerdict) -> bool {
 fn counts(
     spec: &AgentRunSpec,
     waiting: &Waiting,
-    approvals: Option<&Approvals>,
+    rules: &Result<Approvals, String>,
     decision: &Decision,
 ) -> Result<(), String> {
     let Waiting {
@@ -145,9 +153,7 @@ fn counts(
     {
         return Err(format!("the line can go back to {}", wait.back.join(", ")));
     }
-    let Some(approvals) = approvals else {
-        return Err("the policy that says how approvals count is not there".to_owned());
-    };
+    let approvals = rules.as_ref().map_err(String::clone)?;
     if approvals.separation_of_duties == Some(true) && lets_on(decision.verdict) {
         match &spec.requested_by {
             None => {

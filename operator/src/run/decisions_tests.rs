@@ -114,7 +114,7 @@ fn decisions_on_an_approval(
     let waiting = waiting(GateKind::Approval);
     let approvals = approvals(count, separate, None);
     let spec = spec(decisions, Some("ada"));
-    let tally = tally(&spec, Some(&waiting), Some(&approvals), at(9));
+    let tally = tally(&spec, Some(&waiting), &Ok(approvals), at(9));
     assert_eq!(answered(&tally), answer);
     let told: Vec<String> = tally
         .fates
@@ -142,7 +142,7 @@ fn decisions_on_a_failed_gate(
     let tally = tally(
         &spec(decisions, None),
         Some(&waiting),
-        Some(&approvals),
+        &Ok(approvals),
         at(9),
     );
     assert_eq!(answered(&tally), answer);
@@ -152,21 +152,39 @@ fn decisions_on_a_failed_gate(
 fn another_digest_counts_for_nothing() {
     let waiting = waiting(GateKind::Approval);
     let spec = spec(&["Approve jane subject=other"], None);
-    let tally = tally(&spec, Some(&waiting), Some(&Approvals::default()), at(9));
+    let tally = tally(&spec, Some(&waiting), &Ok(Approvals::default()), at(9));
     assert_eq!(tally.answer, []);
     let wanted = format!("what is decided on is {}", Digest::of("subject"));
     assert_eq!(tally.fates[0].message, wanted);
 }
 
 #[test]
-fn nothing_counts_without_a_requester_to_tell_apart_or_without_a_policy() {
+fn nothing_counts_without_a_requester_to_tell_apart_a_policy_or_proof_of_who_decided() {
     let waiting = waiting(GateKind::Approval);
-    let spec = spec(&["Approve jane"], None);
-    let separate = approvals(1, true, None);
-    for policy in [Some(&separate), None] {
-        let tally = tally(&spec, Some(&waiting), policy, at(9));
-        assert_eq!(tally.answer, []);
-        assert!(!tally.fates[0].counts);
+    let spec = spec(&["Approve jane", "Reject joe"], None);
+    let mut policy = ToolPolicy::default();
+    policy.spec.approvals = Some(approvals(1, true, None));
+    let unproven = || {
+        Err(Pending {
+            reason: "AdmissionNotEnforced",
+            message: "nobody proves it".to_owned(),
+        })
+    };
+    for (policy, proof, words, rejects) in [
+        (Some(&policy), Ok(()), "spec.requestedBy is not set", true),
+        (None, Ok(()), "is not there", false),
+        (
+            Some(&policy),
+            unproven(),
+            "AdmissionNotEnforced: nobody",
+            false,
+        ),
+        (None, unproven(), "AdmissionNotEnforced: nobody", false),
+    ] {
+        let tally = tally(&spec, Some(&waiting), &rules(policy, proof), at(9));
+        assert_eq!(!tally.answer.is_empty(), rejects, "{words}");
+        let fate = &tally.fates[0];
+        assert!(!fate.counts && fate.message.contains(words), "{fate:?}");
     }
 }
 
@@ -184,7 +202,7 @@ fn a_question_that_nobody_answers_is_rejected(
     let tally = tally(
         &spec(decisions, None),
         Some(&waiting),
-        Some(&approvals),
+        &Ok(approvals),
         at(now),
     );
     assert_eq!(answered(&tally), answer);
@@ -196,7 +214,7 @@ fn what_became_of_a_decision_stays_when_the_run_goes_on() {
     let waiting = waiting(GateKind::Approval);
     let spec = spec(&["Approve jane", "Approve joe step=code"], None);
     let policy = Approvals::default();
-    let first = tally(&spec, Some(&waiting), Some(&policy), at(9));
+    let first = tally(&spec, Some(&waiting), &Ok(policy.clone()), at(9));
     let told = shown(&[], &first, Some(&waiting));
     assert_eq!(told, first.fates);
     // The gate passed; the second decision is on a gate that has come to wait now.
@@ -204,11 +222,11 @@ fn what_became_of_a_decision_stays_when_the_run_goes_on() {
         step: "code".to_owned(),
         ..waiting.clone()
     };
-    let second = tally(&spec, Some(&later), Some(&policy), at(10));
+    let second = tally(&spec, Some(&later), &Ok(policy.clone()), at(10));
     let told = shown(&told, &second, Some(&later));
     let counts: Vec<(&str, bool)> = told.iter().map(|f| (f.by.as_str(), f.counts)).collect();
     assert_eq!(counts, [("jane", true), ("joe", true)]);
-    let none = tally(&spec, None, Some(&policy), at(11));
+    let none = tally(&spec, None, &Ok(policy.clone()), at(11));
     assert_eq!(shown(&told, &none, None), told);
     assert_eq!(shown(&[], &none, None)[0].message, NOT_WAITING);
 }
@@ -217,7 +235,7 @@ fn what_became_of_a_decision_stays_when_the_run_goes_on() {
 fn a_status_shows_the_newest_of_many_decisions() {
     let many: Vec<String> = (0..100).map(|n| format!("Approve user{n}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    let tally = tally(&spec(&many, None), None, None, at(0));
+    let tally = tally(&spec(&many, None), None, &Ok(Approvals::default()), at(0));
     let told = shown(&[], &tally, None);
     assert_eq!(shown(&told, &tally, None), told);
     assert_eq!((told.len(), told[31].by.as_str()), (MOST_SHOWN, "user99"));
@@ -229,7 +247,7 @@ fn the_instructions_hold_the_command_that_decides() {
     let tally = tally(
         &spec(&[], None),
         Some(&waiting),
-        Some(&approvals(2, false, None)),
+        &Ok(approvals(2, false, None)),
         at(9),
     );
     let text = instructions("demo", "blackjack", &waiting, &tally);

@@ -3,7 +3,7 @@
 use super::{
     apply::ApplyError,
     controller::ReconcileError,
-    decisions::{Tally, tally},
+    decisions::{Tally, rules, tally},
     job,
     launch::{Decision, decide},
     observe::{Observation, observe},
@@ -81,16 +81,15 @@ impl Stage<'_> {
         })
     }
 
-    /// How the decisions stand under a policy; without one, none counts.
+    /// How the decisions stand under a policy; without one, or without proof of who made them, none counts.
     pub(super) fn tally(
         &self,
         run: &AgentRun,
         progress: &Progress,
         policy: Option<&ToolPolicy>,
     ) -> Tally {
-        let approvals = policy.map(|policy| policy.spec.approvals.clone().unwrap_or_default());
-        let waiting = progress.waiting.as_ref();
-        tally(&run.spec, waiting, approvals.as_ref(), self.now)
+        let rules = rules(policy, self.context.admission.proves(run));
+        tally(&run.spec, progress.waiting.as_ref(), &rules, self.now)
     }
 
     /// Launches whose Jobs were told to end, as far as their Jobs are still there.

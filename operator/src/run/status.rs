@@ -404,7 +404,7 @@ mod tests {
             tally: &tally(
                 &fixture::run().spec,
                 progress.waiting.as_ref(),
-                Some(&Approvals::default()),
+                &Ok(Approvals::default()),
                 at(now),
             ),
         };
