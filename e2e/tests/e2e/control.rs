@@ -125,7 +125,8 @@ async fn a_run_created_anew_under_the_same_name_takes_nothing_from_the_old_one()
     .await
 }
 
-async fn gone<K>(api: Api<K>, name: &str, uid: &str) -> Result<()>
+/// Waits until an object is deleted.
+pub(crate) async fn gone<K>(api: Api<K>, name: &str, uid: &str) -> Result<()>
 where
     K: Resource + Clone + Debug + Send + DeserializeOwned + 'static,
 {

@@ -2,6 +2,7 @@
 
 mod admission;
 mod alerts;
+mod approval;
 mod changes;
 mod control;
 mod flight;
