@@ -39,7 +39,7 @@ const TAKES_EFFECT_WITHIN: SignedDuration = SignedDuration::from_secs(2);
 /// Longest piece of a value that a message shows.
 const MAX_SHOWN: usize = 120;
 /// The typed reason of a run that waits because of this.
-const REASON: &str = "AdmissionNotEnforced";
+pub const NOT_ENFORCED: &str = "AdmissionNotEnforced";
 
 /// A policy or binding in the cluster.
 #[derive(Clone, Debug, PartialEq)]
@@ -100,7 +100,7 @@ impl Standing {
             },
         };
         Err(Pending {
-            reason: REASON,
+            reason: NOT_ENFORCED,
             message,
         })
     }

@@ -6,5 +6,5 @@
 mod judge;
 mod watch;
 
-pub use judge::{Found, POLICIES, Seen, Standing, judge};
+pub use judge::{Found, NOT_ENFORCED, POLICIES, Seen, Standing, judge};
 pub use watch::{Admission, account};

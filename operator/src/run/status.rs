@@ -7,6 +7,7 @@ use super::{
     progress::{Progress, Waiting},
     stuck::Pulse,
 };
+use crate::admission::NOT_ENFORCED;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use sopwith_crds::{
     AgentRun, AgentRunStatus,
@@ -121,6 +122,7 @@ pub fn worth_writing(previous: &AgentRunStatus, next: &AgentRunStatus) -> bool {
                         | "PolicyNotFound"
                         | "ConfigMapNotFound"
                         | "NameTaken"
+                        | NOT_ENFORCED
                         | APPROVAL_REQUESTED
                         | DECISION_REQUESTED
                         | MISSING_SECRET
