@@ -8,6 +8,7 @@ use super::{
 use k8s_openapi::{api::coordination::v1::Lease, jiff::Timestamp};
 use kube::{Api, Client, api::PostParams};
 use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior};
 
 /// Name of the Lease.
 pub const LEASE_NAME: &str = "sopwith-operator";
@@ -150,15 +151,19 @@ impl Leader {
     /// Renews the lease, until it is in other hands. A lease that could not be renewed in time and that nobody took is
     /// ours again with the next renewal; meanwhile nothing is done.
     pub async fn keep(&mut self) -> Lost {
+        let every = self.election.times.renew_every();
+        let mut turns = tokio::time::interval_at(Instant::now() + every, every);
+        turns.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut lapsed = false;
         loop {
-            tokio::time::sleep(self.election.times.renew_every()).await;
-            match self.renew().await {
-                Ok(Ok(())) if lapsed => {
-                    lapsed = false;
-                    tracing::info!("the lease is renewed: nobody had taken it");
+            turns.tick().await;
+            match self.write(term::renewed).await {
+                Ok(Ok(sent)) => {
+                    self.leadership.extend(sent + self.election.times.valid());
+                    if std::mem::take(&mut lapsed) {
+                        tracing::info!("the lease is renewed: nobody had taken it");
+                    }
                 }
-                Ok(Ok(())) => {}
                 Ok(Err(lost)) => {
                     self.leadership.end();
                     return lost;
@@ -172,37 +177,47 @@ impl Leader {
     }
 
     /// Gives the lease back, so that another replica need not wait. Nothing may be done afterwards.
-    pub async fn release(self) {
+    pub async fn release(mut self) {
         self.leadership.end();
-        let lease = term::released(self.lease, Timestamp::now());
-        match self.election.write(&lease).await {
-            Ok(_) => tracing::info!("the lease is given back"),
+        match self.write(term::released).await {
+            Ok(Ok(_)) => tracing::info!("the lease is given back"),
+            Ok(Err(lost)) => tracing::info!(%lost, "the lease is not ours to give back"),
             Err(error) => {
                 tracing::info!(%error, "the lease could not be given back; it will run out");
             }
         }
     }
 
-    async fn renew(&mut self) -> Result<Result<(), Lost>, LeaseError> {
+    /// Writes our term with this change, and says when the request was sent. Over what others wrote into it meanwhile,
+    /// and over a write of ours whose answer was lost, but never over another term.
+    async fn write(
+        &mut self,
+        change: fn(Lease, Timestamp) -> Lease,
+    ) -> Result<Result<Duration, Lost>, LeaseError> {
         let sent = clock::now();
-        let renewed = term::renewed(self.lease.clone(), Timestamp::now());
-        match self.election.write(&renewed).await {
-            Ok(lease) => {
-                self.lease = lease;
-                let until = sent + self.election.times.valid();
-                self.leadership.extend(until);
-                Ok(Ok(()))
-            }
-            Err(error) if is_conflict(&error) || is_gone(&error) => {
-                let there = self.election.look().await?.unwrap_or_default();
-                if !term::same_term(&self.lease, &there) {
-                    return Ok(Err(lost(&there)));
-                }
-                self.lease = there;
-                Err(error)
-            }
-            Err(error) => Err(error),
+        let error = match self.write_once(change).await {
+            Ok(()) => return Ok(Ok(sent)),
+            Err(error) if is_conflict(&error) || is_gone(&error) => error,
+            Err(error) => return Err(error),
+        };
+        let there = self.election.look().await?.unwrap_or_default();
+        if !term::same_term(&self.lease, &there) {
+            return Ok(Err(lost(&there)));
         }
+        tracing::debug!(%error, "the Lease was changed by others");
+        self.lease = there;
+        let sent = clock::now();
+        self.write_once(change).await?;
+        Ok(Ok(sent))
+    }
+
+    async fn write_once(
+        &mut self,
+        change: fn(Lease, Timestamp) -> Lease,
+    ) -> Result<(), LeaseError> {
+        let changed = change(self.lease.clone(), Timestamp::now());
+        self.lease = self.election.write(&changed).await?;
+        Ok(())
     }
 }
 
