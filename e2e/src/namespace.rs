@@ -171,7 +171,8 @@ impl Namespace {
         let condition = |object: Option<&K>| object.is_some_and(&wanted);
         let waited = tokio::time::timeout(
             Duration::from_secs(seconds),
-            await_condition(self.api::<K>(), name, condition),
+            // Boxed: it is large, and tests wait for many at once.
+            Box::pin(await_condition(self.api::<K>(), name, condition)),
         );
         if let Ok(object) = waited.await {
             return object?.context("the object went away");
@@ -284,7 +285,7 @@ impl Namespace {
                 status.ready_replicas == Some(1) && status.unavailable_replicas.is_none()
             })
         };
-        let waited = await_condition(deployments, "sopwith-operator", ready);
+        let waited = Box::pin(await_condition(deployments, "sopwith-operator", ready));
         let waited = tokio::time::timeout(Duration::from_secs(120), waited).await;
         waited.context("the operator did not come back within 120 s")??;
         Ok(())
@@ -384,7 +385,7 @@ pub async fn take_operator_away(client: &Client) -> Result<i32> {
     for pod in pods.list(&params).await? {
         let (name, uid) = (pod.name_any(), pod.uid().unwrap_or_default());
         let gone = kube::runtime::conditions::is_deleted(&uid);
-        let waited = await_condition(pods.clone(), &name, gone);
+        let waited = Box::pin(await_condition(pods.clone(), &name, gone));
         tokio::time::timeout(Duration::from_secs(60), waited)
             .await
             .context("the cluster's operator does not go")??;

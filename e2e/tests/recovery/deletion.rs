@@ -153,14 +153,12 @@ async fn nothing_is_left(namespace: &Namespace) -> Result<()> {
         }
         anyhow::Ok(())
     };
-    match tokio::time::timeout(Duration::from_secs(90), empty).await {
-        Ok(done) => done,
-        Err(_) => {
-            let left = left(namespace).await?;
-            ensure!(left.is_empty(), "still there after 90 s: {left:?}");
-            Ok(())
-        }
+    if let Ok(looked) = tokio::time::timeout(Duration::from_secs(90), empty).await {
+        return looked;
     }
+    let left = left(namespace).await?;
+    ensure!(left.is_empty(), "still there after 90 s: {left:?}");
+    Ok(())
 }
 
 /// What there is of runs: themselves, Jobs, pods, plans.

@@ -112,7 +112,7 @@ async fn end_pod(namespace: &Namespace, pod: &Pod) -> Result<()> {
     let (name, uid) = (pod.name_any(), uid(pod));
     pods.delete(&name, &params).await?;
     let gone = kube::runtime::wait::conditions::is_deleted(&uid);
-    let gone = kube::runtime::wait::await_condition(pods, &name, gone);
+    let gone = Box::pin(kube::runtime::wait::await_condition(pods, &name, gone));
     let gone = tokio::time::timeout(Duration::from_secs(60), gone);
     gone.await.context("the pod does not go")??;
     Ok(())

@@ -221,18 +221,15 @@ fn leave_no_memory(runner: u32) -> Result<()> {
             (controllers == wanted).then(|| path.trim_start_matches('/').to_owned())
         })
     };
-    let (limit, usage) = match of("memory") {
-        Some(path) => {
-            let folder = PathBuf::from("/sys/fs/cgroup/memory").join(path);
-            (
-                folder.join("memory.limit_in_bytes"),
-                folder.join("memory.usage_in_bytes"),
-            )
-        }
-        None => {
-            let folder = PathBuf::from("/sys/fs/cgroup").join(of("").context("no cgroup")?);
-            (folder.join("memory.max"), folder.join("memory.current"))
-        }
+    let (limit, usage) = if let Some(path) = of("memory") {
+        let folder = PathBuf::from("/sys/fs/cgroup/memory").join(path);
+        (
+            folder.join("memory.limit_in_bytes"),
+            folder.join("memory.usage_in_bytes"),
+        )
+    } else {
+        let folder = PathBuf::from("/sys/fs/cgroup").join(of("").context("no cgroup")?);
+        (folder.join("memory.max"), folder.join("memory.current"))
     };
     let mut least: u64 = fs::read_to_string(&usage)?.trim().parse()?;
     // The kernel refuses what it cannot take back (v1), or ends the process (v2).
