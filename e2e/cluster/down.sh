@@ -9,21 +9,6 @@ need_root
 
 PROGRAMS="etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy coredns containerd containerd-shim containerd-shim-runc-v2 ctr"
 
-# processes PROGRAM...: ids of the processes that run one of the programs for this state folder.
-processes() {
-  local dir pid exe
-  for dir in /proc/[0-9]*; do
-    exe=$(readlink "$dir/exe" 2>/dev/null) || continue
-    exe=$(basename "${exe% (deleted)}")
-    if [[ " $* " != *" $exe "* ]]; then continue; fi
-    # Our programs all name the state folder in an argument. The shims do, too: their socket lies in it.
-    if tr '\0' ' ' <"$dir/cmdline" 2>/dev/null | grep -qF "$STATE/"; then
-      pid=${dir#/proc/}
-      echo "$pid"
-    fi
-  done
-}
-
 # anybodys PROGRAM: whether it runs at all. A process that has ended and was not reaped has no executable any more.
 anybodys() {
   local link
@@ -85,18 +70,6 @@ left() {
   tables | sed 's/^/nftables /'
   forward_rules | sed 's/^/iptables rule /'
   files | sed 's/^/file /'
-}
-
-# end_all LISTING...: kill what a listing prints, until it prints nothing.
-end_all() {
-  local pids _
-  for _ in $(seq 100); do
-    pids=$("$@")
-    if [[ -z $pids ]]; then return; fi
-    # shellcheck disable=SC2086 # a list
-    kill -KILL $pids 2>/dev/null || true
-    sleep 0.05
-  done
 }
 
 unmount_all() {

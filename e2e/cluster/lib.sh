@@ -64,6 +64,36 @@ wait_for() {
   done
 }
 
+# processes PROGRAM...: ids of the processes that run one of the programs for this state folder.
+processes() {
+  local dir pid exe
+  for dir in /proc/[0-9]*; do
+    exe=$(readlink "$dir/exe" 2>/dev/null) || continue
+    exe=$(basename "${exe% (deleted)}")
+    if [[ " $* " != *" $exe "* ]]; then continue; fi
+    # Our programs all name the state folder in an argument. The shims do, too: their socket lies in it.
+    if tr '\0' ' ' <"$dir/cmdline" 2>/dev/null | grep -qF "$STATE/"; then
+      pid=${dir#/proc/}
+      echo "$pid"
+    fi
+  done
+}
+
+# end_all LISTING...: kill what a listing prints, until it prints nothing.
+end_all() {
+  local pids _
+  for _ in $(seq 100); do
+    pids=$("$@")
+    if [[ -z $pids ]]; then return; fi
+    # shellcheck disable=SC2086 # a list
+    kill -KILL $pids 2>/dev/null || true
+    sleep 0.05
+  done
+}
+
+# kill_all PROGRAM...: end the cluster's processes that run one of the programs.
+kill_all() { end_all processes "$@"; }
+
 need_root() {
   [[ $(id -u) == 0 ]] || die "the local cluster needs root (it makes a bridge, mounts and network rules). Run as root, or use your own cluster with CLUSTER=current"
 }

@@ -4,21 +4,14 @@
 set -euo pipefail
 # shellcheck source=e2e/cluster/lib.sh
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+# shellcheck source=e2e/cluster/control-plane.sh
+source "$CLUSTER_DIR/control-plane.sh"
 need_root
 PATH=$(tools_path):$PATH
 
 for tool in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl coredns containerd runc; do
   command -v "$tool" >/dev/null || die "$tool is missing: run 'make tools' first"
 done
-
-# start NAME COMMAND...: a process of the cluster, in a session of its own, its output in a log.
-start() {
-  local name=$1
-  shift
-  setsid "$@" >"$STATE/log/$name.log" 2>&1 </dev/null &
-}
-
-kc() { kubectl --kubeconfig "$STATE/admin.kubeconfig" "$@"; }
 
 # render FILE: a file of config/ with its ${NAMES} filled in. Only these names: a Corefile may have others.
 render() {
@@ -52,26 +45,6 @@ EOF
   fi
   # Names of the world, where this machine's resolver can be reached from elsewhere than its loopback.
   grep -E '^nameserver' /etc/resolv.conf 2>/dev/null | grep -vE '127\.|::1' >"$STATE/resolv.conf" || true
-}
-
-control_plane() {
-  start etcd etcd --name sopwith --data-dir "$STATE/etcd" --unsafe-no-fsync --log-level warn \
-    --listen-client-urls "http://127.0.0.1:$ETCD_PORT" --advertise-client-urls "http://127.0.0.1:$ETCD_PORT" \
-    --listen-peer-urls "http://127.0.0.1:$((ETCD_PORT + 1))" --initial-advertise-peer-urls "http://127.0.0.1:$((ETCD_PORT + 1))" \
-    --initial-cluster "sopwith=http://127.0.0.1:$((ETCD_PORT + 1))"
-  start apiserver kube-apiserver --etcd-servers="http://127.0.0.1:$ETCD_PORT" \
-    --bind-address=0.0.0.0 --secure-port="$API_PORT" --advertise-address="$NODE_IP" \
-    --tls-cert-file="$STATE/pki/apiserver.crt" --tls-private-key-file="$STATE/pki/apiserver.key" --client-ca-file="$STATE/pki/ca.crt" \
-    --service-account-issuer=https://kubernetes.default.svc --service-account-key-file="$STATE/pki/sa.pub" \
-    --service-account-signing-key-file="$STATE/pki/sa.key" --service-cluster-ip-range="$SERVICE_CIDR" \
-    --authorization-mode=Node,RBAC --enable-admission-plugins=NodeRestriction \
-    --kubelet-client-certificate="$STATE/pki/admin.crt" --kubelet-client-key="$STATE/pki/admin.key" \
-    --kubelet-certificate-authority="$STATE/pki/ca.crt" --kubelet-preferred-address-types=InternalIP \
-    --audit-policy-file="$CLUSTER_DIR/config/audit-policy.yaml" --audit-log-path="$STATE/log/audit.log"
-  start controller-manager kube-controller-manager --kubeconfig="$STATE/kcm.kubeconfig" \
-    --service-account-private-key-file="$STATE/pki/sa.key" --root-ca-file="$STATE/pki/ca.crt" --use-service-account-credentials \
-    --leader-elect=false --allocate-node-cidrs --cluster-cidr="$POD_CIDR" --kube-api-qps=400 --kube-api-burst=800
-  start scheduler kube-scheduler --kubeconfig="$STATE/scheduler.kubeconfig" --leader-elect=false
 }
 
 node() {
@@ -112,7 +85,6 @@ names() {
 }
 
 # What the waits below ask.
-etcd_and_apiserver_ready() { kc get --raw /readyz; }
 containerd_ready() { ctr -a "$STATE/containerd/containerd.sock" version; }
 node_ready() { [[ $(kc get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}') == True ]]; }
 names_ready() { curl -fsS --noproxy '*' "http://$NODE_IP:8181/ready"; }
@@ -136,7 +108,9 @@ up() {
   start_containerd
   network
   "$CLUSTER_DIR/pki.sh"
-  control_plane
+  start_etcd
+  start_apiserver
+  start_controllers
   wait_for 60 "the apiserver" etcd_and_apiserver_ready
   wait_for 30 "containerd" containerd_ready
   node
