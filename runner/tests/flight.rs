@@ -226,7 +226,7 @@ async fn rounds_bound_the_backtracks() {
 }
 
 /// The second step writes where the first one's plan is.
-fn into_the_plan(sop: String) -> String {
+fn into_the_plan(sop: &str) -> String {
     sop.replace(
         "{argv: [cp, word.txt, copy.txt], image: \"localhost/bench:1\", collect: [copy.txt]}",
         "{argv: [cp, word.txt, docs/plan.json], image: \"localhost/bench:1\", collect: [docs/*]}",
@@ -236,7 +236,7 @@ fn into_the_plan(sop: String) -> String {
 #[tokio::test]
 async fn what_another_step_hands_over_cannot_be_written() {
     let (flown, _) = flown(
-        plan(into_the_plan, same, same),
+        plan(|sop| into_the_plan(&sop), same, same),
         filling(),
         LocalGateway::default(),
     )
@@ -279,7 +279,7 @@ async fn judged_with(added: &str) -> (Verdict, String) {
             .replace("onFailure: [{action: Backtrack, to: write}]", "onFailure: [{action: Fail}]")
     };
     let (flown, _) = flown(plan(sop, same, same), filling(), LocalGateway::default()).await;
-    let judged = flown
+    let mut judged = flown
         .gateway
         .events()
         .into_iter()
@@ -287,7 +287,7 @@ async fn judged_with(added: &str) -> (Verdict, String) {
             What::GateJudged { gate, .. } if gate.name == "right-word" => Some(gate),
             _ => None,
         });
-    let gate = judged.last().unwrap();
+    let gate = judged.next_back().unwrap();
     (gate.verdict, gate.observed.unwrap())
 }
 

@@ -1,5 +1,10 @@
 //! Evidence that the author of the code forges: what is held back, what a canary shows, and what nobody can know.
 
+#![allow(
+    clippy::print_stdout,
+    reason = "how many attempts were made, and how each ended, is what a campaign is for"
+)]
+
 use anyhow::{Context as _, Result, ensure};
 use futures::{StreamExt as _, TryStreamExt as _, stream};
 use sopwith_crds::{

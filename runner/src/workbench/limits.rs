@@ -121,8 +121,8 @@ impl DiskWatch {
     pub(super) fn look(&self) -> Option<Excess> {
         let limit = self.limit?;
         let mut tally = Tally { bytes: 0, limit };
-        let places = self.places.iter();
-        places.filter_map(|place| tally.place(place).err()).next()
+        let mut places = self.places.iter();
+        places.find_map(|place| tally.place(place).err())
     }
 }
 
@@ -170,7 +170,9 @@ impl Tally {
         // In units of 512 bytes whatever the file system; a hole takes none.
         let held = u64::try_from(found.st_blocks).unwrap_or(0) * 512;
         // A file with several names would count for each of them.
-        self.bytes += ENTRY.max(held / u64::from(found.st_nlink).max(1));
+        #[allow(clippy::useless_conversion, reason = "narrower on other architectures")]
+        let names = u64::from(found.st_nlink).max(1);
+        self.bytes += ENTRY.max(held / names);
         if self.bytes > self.limit {
             return Err(Excess::Disk(self.limit));
         }

@@ -12,11 +12,16 @@
 //! three standard streams, its environment, and life after the end of the command: when a command ends, everything in
 //! the container but the server is killed.
 //!
-//! Not held back: CPU, memory, processes and disk beyond the pod's own limits (a command that exceeds them ends the
-//! container, which is a typed loss of the connection); `AF_UNIX` sockets that other containers of the pod offer, by
-//! path in a shared volume or in the abstract namespace (the runner offers none once commands run); System V IPC of the
-//! pod; what a command leaves in writable places that were not named with `--scratch`; timing. Where the server is not PID 1 (a workbench started on a developer's machine) a
-//! command can also signal, and read the files of, whatever the developer can: there is no container around it.
+//! Bounded by [`limits`]: processes, the size of a file, and what a command holds on disk. Where memory is used up, the
+//! kernel ends what the command started before the server.
+//!
+//! Not held back: CPU up to the container's limit; memory where the kernel ends the whole container (a typed loss of the
+//! connection); `AF_UNIX` sockets that other containers of the pod offer, by path in a shared volume or in the abstract
+//! namespace (the runner offers none once commands run); what a command leaves in writable places that were not named
+//! with `--scratch`; timing. Where the server is not PID 1 (a workbench started on a developer's machine) a command can
+//! also signal, and read the files of, whatever the developer can: there is no container around it.
+//!
+//! `docs/walls.md` lists every attempt with its test.
 
 mod client;
 mod command;
