@@ -1,7 +1,7 @@
-//! People and accounts with other rights than the tests have, and tables of what they try.
+//! People and accounts with other rights than the tests have.
 
 use crate::namespace::Namespace;
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use k8s_openapi::api::{
     authentication::v1::{TokenRequest, TokenRequestSpec},
     authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec},
@@ -38,7 +38,7 @@ impl Person {
         })
     }
 
-    /// A ServiceAccount of the namespace, made for this, with a token of its own.
+    /// A `ServiceAccount` of the namespace, made for this, with a token of its own.
     pub async fn account(namespace: &Namespace, name: &str) -> Result<Self> {
         let account = serde_json::from_value(json!({ "metadata": { "name": name } }))?;
         let accounts = namespace.api::<ServiceAccount>();
@@ -70,7 +70,7 @@ impl Person {
         Api::namespaced(self.client.clone(), &namespace.name)
     }
 
-    /// Binds a ClusterRole in the namespace to this person.
+    /// Binds a `ClusterRole` in the namespace to this person.
     pub async fn given(self, namespace: &Namespace, role: &str) -> Result<Self> {
         self.bind(namespace, "ClusterRole", role).await?;
         Ok(self)
@@ -148,68 +148,5 @@ impl Person {
             .await
             .with_context(|| format!("{} may not {right}", self.name))??;
         Ok(self)
-    }
-}
-
-/// A table of attempts, each of which must be taken or refused.
-pub struct Attempts {
-    title: &'static str,
-    taken: usize,
-    refused: usize,
-    wrong: Vec<String>,
-}
-
-impl Attempts {
-    /// An empty table.
-    pub const fn new(title: &'static str) -> Self {
-        Self {
-            title,
-            taken: 0,
-            refused: 0,
-            wrong: Vec::new(),
-        }
-    }
-
-    /// This must be taken.
-    pub fn taken<T, E: ToString>(&mut self, what: &str, answer: Result<T, E>) {
-        self.taken += 1;
-        if let Err(error) = answer {
-            let error = error.to_string();
-            self.wrong
-                .push(format!("{what}: should be taken, but: {error}"));
-        }
-    }
-
-    /// This must be refused with these words.
-    pub fn refused<T, E: ToString>(&mut self, what: &str, answer: Result<T, E>, words: &str) {
-        self.refused += 1;
-        match answer.map_err(|error| error.to_string()) {
-            Ok(_) => self.wrong.push(format!(
-                "{what}: taken, but should be refused with: {words}"
-            )),
-            Err(error) if error.contains(words) => {}
-            Err(error) => self.wrong.push(format!(
-                "{what}: should be refused with: {words}\n  but: {error}"
-            )),
-        }
-    }
-
-    /// Says how many were tried, and fails where one did not end as it must.
-    pub fn end(self) -> Result<()> {
-        let tried = self.taken + self.refused;
-        println!(
-            "{}: {tried} attempts, {} to be taken, {} to be refused; {} ended otherwise",
-            self.title,
-            self.taken,
-            self.refused,
-            self.wrong.len()
-        );
-        ensure!(
-            self.wrong.is_empty(),
-            "{}:\n{}",
-            self.title,
-            self.wrong.join("\n")
-        );
-        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! What stays true when the operator is killed. These tests harm what all others use, so they are one test that does
 //! one thing after the other.
 
+mod admission;
 mod control_plane;
 mod deletion;
 mod gateway_away;

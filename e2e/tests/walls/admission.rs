@@ -1,5 +1,6 @@
 //! The admission policies of the chart on a real API server, rule by rule, as different users.
 
+use crate::attempts::Attempts;
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::{
     admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding},
@@ -14,12 +15,16 @@ use serde_json::{Value, json};
 use sopwith_crds::{AgentRun, RUN_LABEL, SopDefinition, ToolPolicy};
 use sopwith_e2e::{
     namespace::{Namespace, in_namespace},
-    people::{Attempts, Person},
+    people::Person,
     repository,
 };
 use std::{fs, time::Duration};
 
+/// What is said of labels that are added, changed or removed.
+const FOR_GOOD: &str = "belong to their run and launch for good";
+
 /// A run that nothing is done for: it is suspended from the beginning.
+#[expect(clippy::panic, reason = "a mistake in a test's own object")]
 pub(crate) fn idle(name: &str, spec: Value) -> AgentRun {
     let mut whole = json!({ "sopRef": { "name": "none" }, "suspend": true });
     if spec.get("ideaFrom").is_none() {
@@ -319,70 +324,154 @@ async fn nobody_but_the_operator_writes_a_status() -> Result<()> {
 
 #[tokio::test]
 async fn what_bears_the_label_of_a_run_is_made_by_sopwith_only() -> Result<()> {
-    in_namespace("owned", async |namespace| {
-        let pod = |name: &str, labels: Value| -> Result<Pod> {
-            Ok(serde_json::from_value(json!({
-                "metadata": { "name": name, "labels": labels },
-                "spec": {
-                    // Nowhere: it is only about the object.
-                    "nodeSelector": { "sopwith.dev/nowhere": "true" },
-                    "securityContext": { "runAsNonRoot": true, "runAsUser": 1, "seccompProfile": { "type": "RuntimeDefault" } },
-                    "containers": [{ "name": "c", "image": "x", "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } } }],
-                },
-            }))?)
-        };
-        let job = |name: &str, labels: Value, of_pod: Value| -> Result<Job> {
-            let mut template = serde_json::to_value(pod("", of_pod)?)?;
-            template["spec"]["restartPolicy"] = "Never".into();
-            template["metadata"]["name"] = Value::Null;
-            Ok(serde_json::from_value(json!({ "metadata": { "name": name, "labels": labels }, "spec": { "template": template } }))?)
-        };
-        let (pods, jobs, post) = (namespace.api::<Pod>(), namespace.api::<Job>(), PostParams::default());
-        let ours = || json!({ RUN_LABEL: "a" });
-        let mut table = Attempts::new("admission: what bears a run's label");
-        table.taken("any other pod", pods.create(&post, &pod("plain", json!({ "app": "a" }))?).await);
-        table.refused("a pod", pods.create(&post, &pod("forged", ours())?).await, "pods with the label sopwith.dev/run are made by Sopwith only");
-        table.refused("a Job", jobs.create(&post, &job("forged", ours(), ours())?).await, "jobs with the label sopwith.dev/run are made by Sopwith only");
-        table.taken("any other Job", jobs.create(&post, &job("plain", json!({}), json!({}))?).await);
-        let label = Patch::Merge(json!({ "metadata": { "labels": { RUN_LABEL: "a" } } }));
-        let params = PatchParams::default();
-        let words = "belong to their run and launch for good";
-        table.refused("a pod that takes the label later", pods.patch("plain", &params, &label).await, words);
-        table.refused("a Job that takes the label later", jobs.patch("plain", &params, &label).await, words);
-        // A real one: its run waits for a node that does not exist.
-        namespace.apply_fixture("small/policy.yaml").await?;
-        namespace.apply_fixture("small/sop.yaml").await?;
-        let mut run = idle("a", json!({ "sopRef": { "name": "hello" }, "runner": { "nodeSelector": { "sopwith.dev/nowhere": "true" } } }));
-        run.spec.suspend = None;
-        namespace.api::<AgentRun>().create(&post, &run).await?;
-        let there = |job: &Job| job.status.as_ref().is_some_and(|status| status.active == Some(1));
-        namespace.until::<Job>("a-1", 60, "a pod", there).await?;
-        let of_run = kube::api::ListParams::default().labels(&format!("{RUN_LABEL}=a"));
-        let real = pods.list(&of_run).await?.items.into_iter().next().context("no pod")?;
-        let real = real.metadata.name.context("no name")?;
-        for (what, patch) in [
-            ("the label of another run", json!({ "metadata": { "labels": { RUN_LABEL: "b" } } })),
-            ("no label any more", json!({ "metadata": { "labels": { RUN_LABEL: null } } })),
-            ("another launch", json!({ "metadata": { "labels": { "sopwith.dev/launch": "7" } } })),
-        ] {
-            let patch = Patch::Merge(patch);
-            table.refused(&format!("a run's pod: {what}"), pods.patch(&real, &params, &patch).await, words);
-            table.refused(&format!("a run's Job: {what}"), jobs.patch("a-1", &params, &patch).await, words);
-        }
-        let owner = json!({ "apiVersion": "sopwith.dev/v1alpha1", "kind": "AgentRun", "name": "b", "uid": "00000000-0000-0000-0000-000000000000" });
-        let owner = Patch::Strategic(json!({ "metadata": { "ownerReferences": [owner] } }));
-        table.refused("a run's Job: a second owner", jobs.patch("a-1", &params, &owner).await, "no further owner can be added");
-        table.refused("a run's pod: a second owner", pods.patch(&real, &params, &owner).await, "no further owner can be added");
-        let debug = Patch::Strategic(json!({ "spec": { "ephemeralContainers": [{ "name": "d", "image": "x", "securityContext": {
-            "allowPrivilegeEscalation": false, "runAsNonRoot": true, "capabilities": { "drop": ["ALL"] }, "seccompProfile": { "type": "RuntimeDefault" } } }] } }));
-        let debugged = pods.patch_subresource("ephemeralcontainers", &real, &params, &debug).await;
-        table.refused("a run's pod: a debug container", debugged, "a debug container in them is not allowed");
-        let harmless = Patch::Merge(json!({ "metadata": { "annotations": { "a": "b" } } }));
-        table.taken("a run's pod: an annotation", pods.patch(&real, &params, &harmless).await);
-        table.taken("a run's pod deleted", pods.delete(&real, &DeleteParams::default()).await);
-        table.end()
-    })
-    .await
+    in_namespace("owned", async |namespace| Box::pin(owned(&namespace)).await).await
+}
+
+/// A pod that runs nowhere: it is only about the object.
+fn pod(name: &str, labels: &Value) -> Result<Pod> {
+    Ok(serde_json::from_value(json!({
+        "metadata": { "name": name, "labels": labels },
+        "spec": {
+            "nodeSelector": { "sopwith.dev/nowhere": "true" },
+            "securityContext": { "runAsNonRoot": true, "runAsUser": 1, "seccompProfile": { "type": "RuntimeDefault" } },
+            "containers": [{ "name": "c", "image": "x", "securityContext": confined() }],
+        },
+    }))?)
+}
+
+fn job(name: &str, labels: &Value) -> Result<Job> {
+    let mut template = serde_json::to_value(pod("", labels)?)?;
+    template["spec"]["restartPolicy"] = "Never".into();
+    template["metadata"]["name"] = Value::Null;
+    let spec = json!({ "template": template });
+    Ok(serde_json::from_value(
+        json!({ "metadata": { "name": name, "labels": labels }, "spec": spec }),
+    )?)
+}
+
+fn confined() -> Value {
+    json!({ "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } })
+}
+
+async fn owned(namespace: &Namespace) -> Result<()> {
+    let (pods, jobs, post) = (
+        namespace.api::<Pod>(),
+        namespace.api::<Job>(),
+        PostParams::default(),
+    );
+    let (ours, theirs) = (json!({ RUN_LABEL: "a" }), json!({ "app": "a" }));
+    let mut table = Attempts::new("admission: what bears a run's label");
+    table.taken(
+        "any other pod",
+        pods.create(&post, &pod("plain", &theirs)?).await,
+    );
+    table.taken(
+        "any other Job",
+        jobs.create(&post, &job("plain", &theirs)?).await,
+    );
+    let words = "are made by Sopwith only";
+    table.refused(
+        "a pod",
+        pods.create(&post, &pod("forged", &ours)?).await,
+        words,
+    );
+    table.refused(
+        "a Job",
+        jobs.create(&post, &job("forged", &ours)?).await,
+        words,
+    );
+    let label = Patch::Merge(json!({ "metadata": { "labels": ours } }));
+    let params = PatchParams::default();
+    let taken = pods.patch("plain", &params, &label).await;
+    table.refused("a pod that takes the label later", taken, FOR_GOOD);
+    let taken = jobs.patch("plain", &params, &label).await;
+    table.refused("a Job that takes the label later", taken, FOR_GOOD);
+    made_for_a_run(namespace, &mut table).await?;
+    table.end()
+}
+
+/// The Job and the pod of a real run, which waits for a node that does not exist.
+async fn made_for_a_run(namespace: &Namespace, table: &mut Attempts) -> Result<()> {
+    let (pods, jobs, params) = (
+        namespace.api::<Pod>(),
+        namespace.api::<Job>(),
+        PatchParams::default(),
+    );
+    namespace.apply_fixture("small/policy.yaml").await?;
+    namespace.apply_fixture("small/sop.yaml").await?;
+    let nowhere = json!({ "nodeSelector": { "sopwith.dev/nowhere": "true" } });
+    let mut run = idle(
+        "a",
+        json!({ "sopRef": { "name": "hello" }, "runner": nowhere }),
+    );
+    run.spec.suspend = None;
+    namespace
+        .api::<AgentRun>()
+        .create(&PostParams::default(), &run)
+        .await?;
+    let there = |job: &Job| {
+        job.status
+            .as_ref()
+            .is_some_and(|status| status.active == Some(1))
+    };
+    namespace.until::<Job>("a-1", 60, "a pod", there).await?;
+    let of_run = kube::api::ListParams::default().labels(&format!("{RUN_LABEL}=a"));
+    let real = pods
+        .list(&of_run)
+        .await?
+        .items
+        .into_iter()
+        .next()
+        .context("no pod")?;
+    let real = real.metadata.name.context("no name")?;
+    for (what, labels) in [
+        ("the label of another run", json!({ RUN_LABEL: "b" })),
+        ("no label any more", json!({ RUN_LABEL: null })),
+        ("another launch", json!({ "sopwith.dev/launch": "7" })),
+    ] {
+        let patch = Patch::Merge(json!({ "metadata": { "labels": labels } }));
+        let patched = pods.patch(&real, &params, &patch).await;
+        table.refused(&format!("a run's pod: {what}"), patched, FOR_GOOD);
+        let patched = jobs.patch("a-1", &params, &patch).await;
+        table.refused(&format!("a run's Job: {what}"), patched, FOR_GOOD);
+    }
+    let uid = "00000000-0000-0000-0000-000000000000";
+    let owner = json!({ "apiVersion": "sopwith.dev/v1alpha1", "kind": "AgentRun", "name": "b", "uid": uid });
+    let owner = Patch::Strategic(json!({ "metadata": { "ownerReferences": [owner] } }));
+    let words = "no further owner can be added";
+    table.refused(
+        "a run's Job: a second owner",
+        jobs.patch("a-1", &params, &owner).await,
+        words,
+    );
+    table.refused(
+        "a run's pod: a second owner",
+        pods.patch(&real, &params, &owner).await,
+        words,
+    );
+    let mut security = confined();
+    security["runAsNonRoot"] = true.into();
+    security["seccompProfile"] = json!({ "type": "RuntimeDefault" });
+    let debug = json!([{ "name": "d", "image": "x", "securityContext": security }]);
+    let debug = Patch::Strategic(json!({ "spec": { "ephemeralContainers": debug } }));
+    let debugged = pods
+        .patch_subresource("ephemeralcontainers", &real, &params, &debug)
+        .await;
+    table.refused(
+        "a run's pod: a debug container",
+        debugged,
+        "a debug container in them is not allowed",
+    );
+    let harmless = Patch::Merge(json!({ "metadata": { "annotations": { "a": "b" } } }));
+    table.taken(
+        "a run's pod: an annotation",
+        pods.patch(&real, &params, &harmless).await,
+    );
+    table.taken(
+        "a run's pod deleted",
+        pods.delete(&real, &DeleteParams::default()).await,
+    );
+    Ok(())
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! Attempts to decide in another's name, or otherwise than the rules say, on a real API server.
 
-use crate::admission::idle;
+use crate::{admission::idle, attempts::Attempts};
 use anyhow::{Context as _, Result, ensure};
 use kube::{
     Api,
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sopwith_crds::{AgentRun, agent_run::Decision};
 use sopwith_e2e::{
     namespace::{Namespace, in_namespace},
-    people::{Attempts, Person},
+    people::Person,
 };
 
 const RUN: &str = "waits";
@@ -198,7 +198,7 @@ async fn no_decision_is_changed_or_removed_by_any_way_of_writing() -> Result<()>
     in_namespace("decide-stays", async |namespace| {
         let cast = Cast::gathered(&namespace).await?;
         let mine = decision("code", 1, "kate");
-        cast.apply(&cast.kate, "kates-kubectl", &[mine.clone()]).await?;
+        cast.apply(&cast.kate, "kates-kubectl", std::slice::from_ref(&mine)).await?;
         let before = cast.decisions().await?;
         ensure!(before.len() == 2, "{before:?}");
         let mut table = Attempts::new("decisions: changed or removed");

@@ -1,7 +1,7 @@
 //! Confused deputy: somebody who may create runs and procedures, and little else, tries to have Sopwith do what they may not do
 //! themselves; and somebody who may create pods and Jobs tries to speak for a run.
 
-use crate::admission::idle;
+use crate::{admission::idle, attempts::Attempts};
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::{
     batch::v1::Job,
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sopwith_crds::{AgentRun, RUN_LABEL, SopDefinition, ToolPolicy, conditions, status::Phase};
 use sopwith_e2e::{
     namespace::{Namespace, in_namespace, phase},
-    people::{Attempts, Person},
+    people::Person,
 };
 
 /// What must not become known.
@@ -341,7 +341,7 @@ async fn who_may_make_pods_and_jobs_does_not_speak_for_a_run() -> Result<()> {
             }
             ensure!(said.lines().count() == 6, "{name} did not try everything: {said}");
         }
-        println!("deputy: {answers} requests to the gateway by pods that pretend, {} not refused", wrong.len());
+        eprintln!("deputy: {answers} requests to the gateway by pods that pretend, {} not refused", wrong.len());
         ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
         table.end()?;
         // The run goes its way.
