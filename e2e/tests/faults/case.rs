@@ -1,6 +1,6 @@
 //! One case: a run in a namespace of its own under an operator of its own, with one fault in it, and what it came to.
 
-use crate::scenario::{RUN, Scenario};
+use crate::scenario::Scenario;
 use anyhow::{Context as _, Result, ensure};
 use k8s_openapi::api::{batch::v1::Job, core::v1::ConfigMap};
 use kube::{ResourceExt, api::ListParams};
@@ -102,9 +102,9 @@ async fn watch_it(
         // What does not come is told by the campaign.
         let _ = tokio::time::timeout(LATE, proxy.fired()).await;
     }
-    settled(namespace, &run).await?;
-    let run = namespace.api::<AgentRun>().get(RUN).await?;
-    let ending = ending(namespace, operator, &run).await?;
+    settled(namespace, scenario, &run).await?;
+    let run = namespace.api::<AgentRun>().get(scenario.run()).await?;
+    let ending = ending(namespace, operator, scenario, &run).await?;
     let log = operator.log();
     let wrong = log.lines().find(|line| is_wrong(line));
     ensure!(wrong.is_none(), "the operator logged an error: {wrong:?}");
@@ -132,7 +132,7 @@ fn is_wrong(line: &str) -> bool {
 }
 
 /// Waits until procedure and policy show that the run is over, and the day what it used.
-async fn settled(namespace: &Namespace, run: &AgentRun) -> Result<()> {
+async fn settled(namespace: &Namespace, scenario: Scenario, run: &AgentRun) -> Result<()> {
     let usage = run.status.as_ref().and_then(|status| status.usage.as_ref());
     let used = usage.context("no usage")?.total_tokens;
     namespace
@@ -144,7 +144,7 @@ async fn settled(namespace: &Namespace, run: &AgentRun) -> Result<()> {
         })
         .await?;
     namespace
-        .until::<SopDefinition>("relay", SETTLED, "no run in flight", |sop| {
+        .until::<SopDefinition>(scenario.run(), SETTLED, "no run in flight", |sop| {
             let status = sop.status.as_ref();
             status.is_some_and(|status| status.runs_in_flight == Some(0))
         })
@@ -156,6 +156,7 @@ async fn settled(namespace: &Namespace, run: &AgentRun) -> Result<()> {
 async fn ending(
     namespace: &Namespace,
     operator: &OperatorProcess,
+    scenario: Scenario,
     run: &AgentRun,
 ) -> Result<Value> {
     let status = run.status.clone().context("no status")?;
@@ -165,7 +166,8 @@ async fn ending(
     jobs.sort();
     let maps = namespace.api::<ConfigMap>().list(&all).await?;
     let plans = maps.iter().map(ResourceExt::name_any);
-    let plans = plans.filter(|name| name.starts_with("relay-plan-")).count();
+    let of_run = format!("{}-plan-", scenario.run());
+    let plans = plans.filter(|name| name.starts_with(&of_run)).count();
     Ok(json!({
         "results": sample::results(run)?,
         "failure": status.failure,
