@@ -107,12 +107,18 @@ GO_TOOLS=(kubernetes etcd coredns helm kstatus)
 if [[ -z ${BASE_TOOLS:-} ]]; then GO_TOOLS+=(versitygw); fi
 # Cargo tools as name@version.
 CARGO_TOOLS=(cargo-deny@0.20.2 cargo-machete@0.9.2)
+# Python programs of the tests; their packages are pinned under python/.
+PYTHON_TOOLS=(litellm)
 
 # tool_dir NAME: the folder that holds the built binaries of a tool, keyed by everything that makes them.
 tool_dir() {
   local name=$1 tool
   if [[ -d $CLUSTER_DIR/go/$name ]]; then
     echo "$CACHE/tools/$name-$(digest "$CLUSTER_DIR/go/$name"/* "$CLUSTER_DIR/go-tools.sh")"
+    return
+  fi
+  if [[ -d $CLUSTER_DIR/python/$name ]]; then
+    echo "$CACHE/tools/$name-$(digest "$CLUSTER_DIR/python/$name"/* "$CLUSTER_DIR/python-tools.sh")"
     return
   fi
   for tool in "${CARGO_TOOLS[@]}"; do
@@ -127,6 +133,6 @@ tool_dir() {
 # tools_path: the folders of all tools, as a PATH.
 tools_path() {
   local name path=
-  for name in "${GO_TOOLS[@]}" "${CARGO_TOOLS[@]%@*}"; do path+=$(tool_dir "$name")/bin:; done
+  for name in "${GO_TOOLS[@]}" "${CARGO_TOOLS[@]%@*}" "${PYTHON_TOOLS[@]}"; do path+=$(tool_dir "$name")/bin:; done
   echo "${path%:}"
 }

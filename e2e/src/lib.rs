@@ -7,6 +7,7 @@ pub mod fixture;
 pub mod fuzz;
 pub mod host;
 pub mod kubectl;
+pub mod litellm;
 pub mod llm_server;
 pub mod namespace;
 pub mod operator_process;

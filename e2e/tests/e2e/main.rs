@@ -6,6 +6,7 @@ mod approval;
 mod changes;
 mod control;
 mod flight;
+mod providers;
 mod samples;
 mod theatre;
 mod waiting;
