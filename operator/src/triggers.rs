@@ -6,7 +6,7 @@ use crate::{
 };
 use futures::{Stream, StreamExt, stream};
 use kube::runtime::{reflector::ObjectRef, watcher};
-use sopwith_crds::AgentRun;
+use sopwith_crds::{AgentRun, status::Phase};
 use std::time::Duration;
 use tokio::sync::watch as signal;
 
@@ -24,14 +24,18 @@ pub(crate) fn changes<K: Clone + Send + Sync + 'static>(
         .boxed()
 }
 
-/// Passes the watch of runs on, and signals that one appeared or went.
+/// Passes the watch of runs on, and signals that one appeared, ended or went.
 pub(crate) fn comings(watch: Watch<AgentRun>, changed: &signal::Sender<u64>) -> Watch<AgentRun> {
     let changed = changed.clone();
     watch
         .inspect(move |event| {
-            let came = |run: &AgentRun| run.status.as_ref().is_none_or(|s| s.phase.is_none());
+            // Who wrote the end of a run may never have learned it: where the answer was lost, only the watch tells.
+            let counts = |run: &AgentRun| {
+                let phase = run.status.as_ref().and_then(|status| status.phase);
+                phase.is_none_or(Phase::is_final)
+            };
             match event {
-                Ok(watcher::Event::Apply(run)) if !came(run) => {}
+                Ok(watcher::Event::Apply(run)) if !counts(run) => {}
                 Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
                     changed.send_modify(|count| *count = count.wrapping_add(1));
                 }
