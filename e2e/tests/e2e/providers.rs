@@ -114,12 +114,11 @@ async fn a_run_is_answered_by_litellms_proxy_and_its_refusals_are_understood() -
             "{name}: {}",
             said.all()
         );
-        match error {
-            Some(words) => ensure!(said.stderr.contains(words), "{name}: {}", said.all()),
-            None => {
-                let greeting = fs::read_to_string(folder.join("out/project/greeting.txt"))?;
-                ensure!(greeting == "Hello from the proxy\n", "{name}: {greeting}");
-            }
+        if let Some(words) = error {
+            ensure!(said.stderr.contains(words), "{name}: {}", said.all());
+        } else {
+            let greeting = fs::read_to_string(folder.join("out/project/greeting.txt"))?;
+            ensure!(greeting == "Hello from the proxy\n", "{name}: {greeting}");
         }
     }
     Ok(())
