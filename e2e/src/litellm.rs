@@ -1,4 +1,4 @@
-//! LiteLLM's proxy beside the tests: a server of OpenAI's and Azure's protocols that is not ours.
+//! `LiteLLM`'s proxy beside the tests: a server of OpenAI's and Azure's protocols that is not ours.
 
 use crate::repository;
 use anyhow::{Context as _, Result, bail};

@@ -2,6 +2,7 @@
 
 use crate::control::gone;
 use anyhow::{Context as _, Result, ensure};
+use futures::FutureExt as _;
 use k8s_openapi::api::{
     batch::v1::Job,
     core::v1::{ConfigMap, Pod},
@@ -254,16 +255,19 @@ async fn a_run_that_is_deleted_while_it_waits_leaves_nothing() -> Result<()> {
         let plan = namespace.api::<ConfigMap>().get(&plan.config_map).await?;
         let runs = namespace.api::<AgentRun>();
         runs.delete(RUN, &DeleteParams::background()).await?;
-        gone(runs, RUN, &run.metadata.uid.context("no uid")?).await?;
-        gone(
-            namespace.api::<Job>(),
-            "signed-1",
-            &job.metadata.uid.context("no uid")?,
-        )
-        .await?;
+        let (run, job) = (
+            run.metadata.uid.context("no uid")?,
+            job.metadata.uid.context("no uid")?,
+        );
+        gone(runs, RUN, &run).boxed().await?;
+        gone(namespace.api::<Job>(), "signed-1", &job)
+            .boxed()
+            .await?;
         let (name, uid) = (plan.metadata.name, plan.metadata.uid);
         let (name, uid) = (name.context("no name")?, uid.context("no uid")?);
-        gone(namespace.api::<ConfigMap>(), &name, &uid).await
+        gone(namespace.api::<ConfigMap>(), &name, &uid)
+            .boxed()
+            .await
     })
     .await
 }

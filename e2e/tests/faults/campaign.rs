@@ -4,7 +4,7 @@ use crate::{
     case::{Came, play},
     scenario::Scenario,
 };
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 use futures::{StreamExt as _, stream};
 use sopwith_e2e::{
     api_proxy::fault::{AtEvent, AtRead, AtWrite, EventKey, Fault},
@@ -20,6 +20,9 @@ use std::{
 const LANES: usize = 10;
 /// How often a case is played whose fault did not happen: some writes depend on what comes first.
 const TRIES: u32 = 3;
+/// Of so many cases one may have a fault that never happens. Two changes of a status may become one write, and an event about a
+/// run's end may come after its end was seen. More would mean that the unbroken run no longer tells what to try.
+const MAY_MISS: usize = 8;
 
 /// A scenario with a fault in it.
 #[derive(Clone, Debug)]
@@ -141,9 +144,19 @@ pub(crate) async fn run(
         .filter_map(|(case, verdict)| match verdict {
             Verdict::Same(_) => None,
             Verdict::Other(error) => Some(format!("=== {}\n{error:#}", name(case))),
-            Verdict::NotFired => Some(format!("=== {}: the fault never happened", name(case))),
+            Verdict::NotFired => None,
         })
         .collect();
+    let missed = verdicts
+        .iter()
+        .filter(|(_, verdict)| matches!(verdict, Verdict::NotFired));
+    let missed: Vec<String> = missed.map(|(case, _)| name(case)).collect();
+    ensure!(
+        missed.len() * MAY_MISS <= all,
+        "of {all} faults {} never happened:\n{}",
+        missed.len(),
+        missed.join("\n")
+    );
     if !failed.is_empty() {
         bail!(
             "{} of {all} cases failed:\n{}",
@@ -196,7 +209,7 @@ fn line(case: &Case, verdict: &Verdict) -> String {
 
 /// Faults by kind and what came of them, and what happened to Events on the way.
 fn summary(verdicts: &[(Case, Verdict)], unbroken: &BTreeMap<Scenario, Came>, begun: Instant) {
-    let mut kinds: BTreeMap<(&str, &str), [u32; 5]> = BTreeMap::new();
+    let mut kinds: BTreeMap<(&str, &str), [u32; 6]> = BTreeMap::new();
     for (case, verdict) in verdicts {
         let row = kinds
             .entry((case.scenario.as_str(), case.fault.kind()))
@@ -211,13 +224,16 @@ fn summary(verdicts: &[(Case, Verdict)], unbroken: &BTreeMap<Scenario, Came>, be
                     row[4] += doubled;
                 }
             }
-            Verdict::Other(_) | Verdict::NotFired => row[2] += 1,
+            Verdict::Other(_) => row[2] += 1,
+            Verdict::NotFired => row[5] += 1,
         }
     }
-    say("scenario     fault            tried  same  other  Events lost  Events told twice");
-    for ((scenario, kind), [tried, same, other, lost, doubled]) in &kinds {
+    say(
+        "scenario     fault            tried  same  other  never happened  Events lost  Events told twice",
+    );
+    for ((scenario, kind), [tried, same, other, lost, doubled, missed]) in &kinds {
         say(&format!(
-            "{scenario:12} {kind:16} {tried:5} {same:5} {other:6} {lost:12} {doubled:18}"
+            "{scenario:12} {kind:16} {tried:5} {same:5} {other:6} {missed:15} {lost:12} {doubled:18}"
         ));
     }
     let places: BTreeSet<String> = verdicts

@@ -94,9 +94,9 @@ async fn forged_evidence_is_held_back_shown_or_labelled() -> Result<()> {
             .buffered(PARALLEL)
             .try_collect()
             .await?;
-        println!("{}", told.join("\n"));
+        eprintln!("{}", told.join("\n"));
         let passed = ATTACKS.iter().filter(|(_, end)| matches!(end, Passed(_)));
-        println!(
+        eprintln!(
             "{} attempts at evidence, {} of them not held back (and one that is right)",
             ATTACKS.len() - 1,
             passed.count() - 1

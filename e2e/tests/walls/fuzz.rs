@@ -41,7 +41,7 @@ async fn ten_thousand_hostile_objects_and_requests_leave_the_operator_as_it_was(
             Ok(text) => text.parse().context("SOPWITH_FUZZ_SEED")?,
             Err(_) => 20_261_124,
         };
-        println!("fuzz: seed {seed} (SOPWITH_FUZZ_SEED)");
+        eprintln!("fuzz: seed {seed} (SOPWITH_FUZZ_SEED)");
         // What fits together by chance must not become work for the node.
         let quota: ResourceQuota = serde_json::from_value(json!({
             "metadata": { "name": "no-pods" }, "spec": { "hard": { "pods": "0", "count/jobs.batch": "20" } }
@@ -58,7 +58,7 @@ async fn ten_thousand_hostile_objects_and_requests_leave_the_operator_as_it_was(
             tried += flood_of_requests(&namespace, &mut fuzz).await?;
             memory.push(operator_memory(&namespace).await?);
         }
-        println!("fuzz: {tried} objects and requests; the operator holds {memory:?} bytes after each flood");
+        eprintln!("fuzz: {tried} objects and requests; the operator holds {memory:?} bytes after each flood");
         ensure!(tried >= 10_000, "only {tried} were tried");
         ensure!(
             memory[1] <= memory[0] + MAY_GROW,
@@ -142,13 +142,13 @@ async fn flood_of_objects(namespace: &Namespace, fuzz: &mut Fuzz) -> Result<usiz
         drop(answers);
         let taken = tally.get("taken").copied().unwrap_or(0);
         ensure!(
-            taken >= EACH / 20 && taken < EACH,
+            (EACH / 20..EACH).contains(&taken),
             "{}: {tally:?}: hardly any reached the operator, or all did",
             resource.kind
         );
         every_one_is_answered(&api, &resource).await?;
         spoil_once_more(&api, fuzz, &resource).await?;
-        println!(
+        eprintln!(
             "fuzz: {} {tally:?} after {:.0?}",
             resource.kind,
             began.elapsed()
@@ -272,7 +272,7 @@ async fn flood_of_requests(namespace: &Namespace, fuzz: &mut Fuzz) -> Result<usi
         );
         *tally.entry(said).or_default() += 1;
     }
-    println!("fuzz: requests {tally:?}");
+    eprintln!("fuzz: requests {tally:?}");
     Ok(REQUESTS)
 }
 

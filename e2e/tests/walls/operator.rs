@@ -21,13 +21,11 @@ async fn the_operator_runs_without_rights_on_its_node() -> Result<()> {
                 let image = Image::of(&status.image).await?;
                 image.has_only(&["sopwith-operator"])?;
             }
-            let runner = spec
+            let mut args = spec
                 .containers
                 .iter()
                 .flat_map(|container| container.args.iter().flatten());
-            let runner = runner
-                .filter_map(|arg| arg.strip_prefix("--runner-image="))
-                .next();
+            let runner = args.find_map(|arg| arg.strip_prefix("--runner-image="));
             let runner = Image::of(runner.context("no runner image among the arguments")?).await?;
             runner.has_only(&["sopwith-runner"])?;
         }

@@ -28,7 +28,7 @@ async fn the_operator_has_every_right_it_uses_and_uses_every_right_it_has() -> R
         nothing_dangerous(&rules)?;
         let granted = granted(&rules);
         let Some(used) = used()? else {
-            println!("rights: no audit log on this cluster; only the rules were looked at");
+            eprintln!("rights: no audit log on this cluster; only the rules were looked at");
             return Ok(());
         };
         let excused = |right: &String| UNUSED.iter().any(|(known, _)| known == right);
@@ -40,7 +40,7 @@ async fn the_operator_has_every_right_it_uses_and_uses_every_right_it_has() -> R
             .iter()
             .filter(|(right, _)| used.contains(*right) || !granted.contains_key(*right))
             .collect();
-        println!(
+        eprintln!(
             "rights: {} granted, {} of them used, {} excused",
             granted.len(),
             granted.keys().filter(|right| used.contains(*right)).count(),

@@ -52,7 +52,7 @@ async fn a_command_does_not_leave_its_workbench() -> Result<()> {
             .map(|(name, outcome)| format!("{name}: {outcome}, expected {}", expected[name]))
             .collect();
         ensure!(differing.is_empty(), "{}", differing.join("\n"));
-        println!("{} attempts from a command: all refused", found.len());
+        eprintln!("{} attempts from a command: all refused", found.len());
         Ok(())
     })
     .await
@@ -148,7 +148,7 @@ async fn what_takes_too_much_is_ended_and_the_next_gate_judges_as_if_nothing_had
             ensure!(taken.len() == expected.len(), "{taken:#?}");
             for ((what, part), said) in expected.iter().zip(taken) {
                 ensure!(said.contains(part), "{what}: {said}");
-                println!("{what}: {}", said.lines().next().unwrap_or_default());
+                eprintln!("{what}: {}", said.lines().next().unwrap_or_default());
             }
             for gate in ["nothing-is-left", "one-of-two-fails"] {
                 let judged = left.said(&format!("{cause}/{gate}"))?;
