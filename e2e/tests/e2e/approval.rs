@@ -31,7 +31,8 @@ async fn asking(namespace: &Namespace) -> Result<AgentRun> {
 async fn waits(namespace: &Namespace, attempt: u32) -> Result<AgentRun> {
     let run = namespace
         .until::<AgentRun>(RUN, 120, "waiting for people", |run| {
-            let attempts = run.status.as_ref().map(|status| status.steps[0].attempts);
+            let steps = run.status.as_ref().map(|status| &status.steps);
+            let attempts = steps.and_then(|steps| Some(steps.first()?.attempts));
             phase(run) == Some(Phase::Waiting) && attempts == Some(attempt)
         })
         .await?;
