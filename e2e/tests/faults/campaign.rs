@@ -142,9 +142,8 @@ pub(crate) async fn run(
     let failed: Vec<String> = verdicts
         .iter()
         .filter_map(|(case, verdict)| match verdict {
-            Verdict::Same(_) => None,
+            Verdict::Same(_) | Verdict::NotFired => None,
             Verdict::Other(error) => Some(format!("=== {}\n{error:#}", name(case))),
-            Verdict::NotFired => None,
         })
         .collect();
     let missed = verdicts

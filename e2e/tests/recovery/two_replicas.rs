@@ -2,6 +2,7 @@
 
 use crate::ALONE;
 use anyhow::{Context as _, Result, bail, ensure};
+use futures::FutureExt as _;
 use k8s_openapi::{
     api::{
         apps::v1::Deployment,
@@ -71,7 +72,7 @@ async fn of_two_replicas_the_other_takes_over_and_the_first_does_no_harm() -> Re
         let mut values = s3.values(SECRET);
         values.push("replicas=2".to_owned());
         let tried = match install(&values).await {
-            Ok(()) => takeovers(&namespace).await,
+            Ok(()) => takeovers(&namespace).boxed().await,
             Err(error) => Err(error),
         };
         // What others test is one replica over a folder.
@@ -98,7 +99,7 @@ async fn takeovers(namespace: &Namespace) -> Result<()> {
     for harm in [Harm::Killed, Harm::Gone, Harm::Frozen] {
         let name = format!("{harm:?}").to_lowercase();
         begin(namespace, &name).await?;
-        do_harm(namespace, harm).await?;
+        do_harm(namespace, harm).boxed().await?;
         for (run, results) in end(namespace, &name).await?.iter().enumerate() {
             ensure!(
                 results == &expected[0],

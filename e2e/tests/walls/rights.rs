@@ -85,15 +85,12 @@ async fn rules(client: &Client) -> Result<Vec<PolicyRule>> {
     );
     let mut rules = Vec::new();
     for (namespace, reference) in references {
-        let found = match (reference.kind.as_str(), namespace) {
-            ("Role", Some(namespace)) => {
-                let roles: Api<Role> = Api::namespaced(client.clone(), &namespace);
-                roles.get(&reference.name).await?.rules
-            }
-            _ => {
-                let roles: Api<ClusterRole> = Api::all(client.clone());
-                roles.get(&reference.name).await?.rules
-            }
+        let found = if let ("Role", Some(namespace)) = (reference.kind.as_str(), namespace) {
+            let roles: Api<Role> = Api::namespaced(client.clone(), &namespace);
+            roles.get(&reference.name).await?.rules
+        } else {
+            let roles: Api<ClusterRole> = Api::all(client.clone());
+            roles.get(&reference.name).await?.rules
         };
         rules.extend(found.into_iter().flatten());
     }

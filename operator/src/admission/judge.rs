@@ -197,22 +197,22 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
-    fn object(spec: Value, second: i64) -> Result<Option<Found>, String> {
-        Ok(Some(Found {
+    fn object(spec: Value, second: i64) -> Found {
+        Found {
             spec,
             created: at(second),
             deleting: false,
-        }))
+        }
     }
 
     fn as_shipped() -> BTreeMap<&'static str, Seen> {
         let all = POLICIES.into_iter().map(|(name, text)| {
             let seen = Seen {
-                policy: object(serde_saphyr::from_str(text).unwrap(), 100),
-                binding: object(
+                policy: Ok(Some(object(serde_saphyr::from_str(text).unwrap(), 100))),
+                binding: Ok(Some(object(
                     json!({ "policyName": name, "validationActions": ["Deny"] }),
                     110,
-                ),
+                ))),
             };
             (name, seen)
         });
