@@ -45,8 +45,6 @@ const CALL: u64 = ANSWER_TOKENS.0 + ANSWER_TOKENS.1;
 enum Harm {
     /// Nothing.
     None,
-    /// The first of the pod's containers is killed, before there is a runner.
-    KilledInjecting,
     /// The runner is killed before it has said a word.
     KilledBefore,
     /// The runner is killed while the model thinks.
@@ -67,9 +65,8 @@ enum Harm {
     EvictedAsking,
 }
 
-const ALL: [Harm; 11] = [
+const ALL: [Harm; 10] = [
     Harm::None,
-    Harm::KilledInjecting,
     Harm::KilledBefore,
     Harm::KilledAsking,
     Harm::KilledWorking,
@@ -165,10 +162,6 @@ async fn hurt(namespace: &Namespace, server: &LlmServer, harm: Harm) -> Result<(
     }
     match harm {
         Harm::None => {}
-        Harm::KilledInjecting => {
-            let inject = host::process_of(&uid(&first), &["/sopwith-runner inject"], 90).await?;
-            host::signal(inject, "KILL")?;
-        }
         Harm::KilledBefore | Harm::KilledAsking => host::signal(runner(&first).await?, "KILL")?,
         Harm::KilledWorking => {
             at_work(&first).await?;
