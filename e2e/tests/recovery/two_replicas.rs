@@ -244,7 +244,7 @@ async fn wake(
 
 /// Everything that a pod of the operator changed in the cluster since then. A renewal that was refused changed nothing.
 fn writes_since(pod: &str, since: Timestamp) -> Result<Vec<String>> {
-    let records = audit::records()?;
+    let records = audit::records_with(pod)?;
     let written = records.iter().filter(|record| {
         let text = |pointer: &str| {
             record
