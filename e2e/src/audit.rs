@@ -27,7 +27,7 @@ pub fn records_with(text: &str) -> Result<Vec<Value>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let name = entry?.file_name().to_string_lossy().into_owned();
-        let earlier = name.starts_with(&format!("{stem}-")) && name.ends_with(".log");
+        let earlier = name.starts_with(&format!("{stem}-"));
         files.extend(earlier.then(|| folder.join(name)));
     }
     // Their names end with the time at which they were closed.

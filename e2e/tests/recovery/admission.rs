@@ -88,14 +88,21 @@ where
         }
     }
     let tested = test().await;
-    let restored = match api.get_opt(name).await? {
-        None => api.create(&PostParams::default(), &before).await,
-        Some(there) => {
-            before
-                .meta_mut()
-                .resource_version
-                .clone_from(&there.meta().resource_version);
-            api.replace(name, &PostParams::default(), &before).await
+    // The apiserver notes in the status of a policy what it found in its expressions, some time after each change.
+    let restored = loop {
+        let written = match api.get_opt(name).await? {
+            None => api.create(&PostParams::default(), &before).await,
+            Some(there) => {
+                before
+                    .meta_mut()
+                    .resource_version
+                    .clone_from(&there.meta().resource_version);
+                api.replace(name, &PostParams::default(), &before).await
+            }
+        };
+        match written {
+            Err(kube::Error::Api(status)) if status.is_conflict() => {}
+            written => break written,
         }
     };
     restored.with_context(|| format!("{name} could not be put back: run `make install`"))?;
