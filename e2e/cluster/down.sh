@@ -18,21 +18,10 @@ anybodys() {
   return 1
 }
 
-# cgroups: our folders in every hierarchy, the deepest first.
-cgroups() { find /sys/fs/cgroup -depth -type d -path '*/sopwith*' 2>/dev/null | grep -E '/sopwith(/|$)' || true; }
-
-containers() {
-  local dir
-  cgroups | while read -r dir; do cat "$dir/cgroup.procs" 2>/dev/null || true; done | sort -un
-}
-
-# mounts: ours, the latest first.
-mounts() { awk -v state="$STATE/" 'index($5, state) == 1 { print $5 }' /proc/self/mountinfo | tac; }
-
 interfaces() {
   # Both ends of a pod's pair are gone with the pod's namespace; what is left is the bridge, and pairs whose pod died half-made.
   ip -o link show 2>/dev/null | awk -F': ' '{ sub(/@.*/, "", $2); print $2 }' | grep -xE "$DEVICE" || true
-  ip -o route show 2>/dev/null | awk '$1 ~ /^10\.244\.0\./ { for (i = 1; i < NF; i++) if ($i == "dev") print $(i + 1) }' | grep '^veth' | sort -u || true
+  ip -o route show 2>/dev/null | awk '$1 ~ /^10\.244\.[01]\./ { for (i = 1; i < NF; i++) if ($i == "dev") print $(i + 1) }' | grep '^veth' | sort -u || true
 }
 
 tables() { nft list tables 2>/dev/null | grep -E ' (sopwith|kube-proxy)$' || true; }
@@ -45,7 +34,7 @@ cni_results() {
   for file in /var/lib/cni/results/sopwith-*; do
     if [[ ! -e $file ]]; then continue; fi
     id=$(basename "$file" -eth0)
-    printf '%s\n' "/var/lib/cni/results/cni-loopback-${id#sopwith-}-lo" "$file"
+    printf '%s\n' "/var/lib/cni/results/cni-loopback-${id##*-}-lo" "$file"
   done
 }
 
@@ -63,20 +52,13 @@ files() {
 
 left() {
   processes "$PROGRAMS" | sed 's/^/process /'
-  containers | sed 's/^/process in a container /'
-  mounts | sed 's/^/mount /'
-  cgroups | sed 's/^/cgroup /'
+  containers "$PODS_CGROUP" | sed 's/^/process in a container /'
+  mounts "$STATE" | sed 's/^/mount /'
+  cgroups "$PODS_CGROUP" | sed 's/^/cgroup /'
   interfaces | sed 's/^/interface /'
   tables | sed 's/^/nftables /'
   forward_rules | sed 's/^/iptables rule /'
   files | sed 's/^/file /'
-}
-
-unmount_all() {
-  local target _
-  for _ in 1 2 3; do
-    mounts | while read -r target; do umount -l "$target" 2>/dev/null || true; done
-  done
 }
 
 remove_network() {
@@ -94,8 +76,8 @@ remove_network() {
 remove_cgroups() {
   local _
   for _ in $(seq 50); do
-    cgroups | while read -r dir; do rmdir "$dir" 2>/dev/null || true; done
-    if [[ -z $(cgroups) ]]; then return; fi
+    cgroups "$PODS_CGROUP" | while read -r dir; do rmdir "$dir" 2>/dev/null || true; done
+    if [[ -z $(cgroups "$PODS_CGROUP") ]]; then return; fi
     sleep 0.05
   done
 }
@@ -103,8 +85,8 @@ remove_cgroups() {
 # The order matters: first who would start things anew, then the containers, then what they stood on.
 end_all processes kubelet kube-controller-manager kube-scheduler
 end_all processes "$PROGRAMS"
-end_all containers
-unmount_all
+end_all containers "$PODS_CGROUP"
+unmount_all "$STATE"
 remove_cgroups
 remove_network
 files | while read -r path; do rm -rf --one-file-system "$path"; done

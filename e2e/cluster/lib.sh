@@ -23,6 +23,14 @@ export NODE_CIDR=10.244.0.0/24
 export SERVICE_CIDR=10.96.0.0/16
 export KUBERNETES_IP=10.96.0.1
 export NODE=node1
+export FOLDER=$STATE
+export DNS_IP=$NODE_IP
+export PODS_CGROUP=/sopwith
+export KUBELET_PORT=10250
+export KUBELET_HEALTH_PORT=10248
+# The node that a test adds and takes away.
+export SECOND_NODE=node2
+export SECOND_NODE_IP=10.244.1.1
 export API_PORT=16443
 export ETCD_PORT=12379
 export PAUSE_IMAGE=localhost/sopwith/pause:1
@@ -88,6 +96,25 @@ end_all() {
     # shellcheck disable=SC2086 # a list
     kill -KILL $pids 2>/dev/null || true
     sleep 0.05
+  done
+}
+
+# cgroups PATH: the folders of a control group and below it in every hierarchy, the deepest first.
+cgroups() { find /sys/fs/cgroup -depth -type d -path "*$1*" 2>/dev/null | grep -E "$1(/|\$)" || true; }
+
+# containers PATH: the processes in them.
+containers() {
+  local dir
+  cgroups "$1" | while read -r dir; do cat "$dir/cgroup.procs" 2>/dev/null || true; done | sort -un
+}
+
+# mounts FOLDER: those below it, the latest first.
+mounts() { awk -v below="$1/" 'index($5, below) == 1 { print $5 }' /proc/self/mountinfo | tac; }
+
+unmount_all() {
+  local target _
+  for _ in 1 2 3; do
+    mounts "$1" | while read -r target; do umount -l "$target" 2>/dev/null || true; done
   done
 }
 

@@ -48,5 +48,6 @@ certificate kcm /CN=system:kube-controller-manager DNS:kcm
 certificate scheduler /CN=system:kube-scheduler DNS:scheduler
 certificate proxy /CN=system:kube-proxy DNS:proxy
 certificate coredns /CN=system:coredns DNS:coredns
-certificate node "/O=system:nodes/CN=system:node:$NODE" "DNS:$NODE,IP:127.0.0.1,IP:$NODE_IP"
-for user in admin kcm scheduler proxy coredns node; do kubeconfig "$user"; done
+certificate "$NODE" "/O=system:nodes/CN=system:node:$NODE" "DNS:$NODE,IP:127.0.0.1,IP:$NODE_IP"
+certificate "$SECOND_NODE" "/O=system:nodes/CN=system:node:$SECOND_NODE" "DNS:$SECOND_NODE,IP:127.0.0.1,IP:$SECOND_NODE_IP"
+for user in admin kcm scheduler proxy coredns "$NODE" "$SECOND_NODE"; do kubeconfig "$user"; done

@@ -6,22 +6,14 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 # shellcheck source=e2e/cluster/control-plane.sh
 source "$CLUSTER_DIR/control-plane.sh"
+# shellcheck source=e2e/cluster/node.sh
+source "$CLUSTER_DIR/node.sh"
 need_root
 PATH=$(tools_path):$PATH
 
 for tool in etcd kube-apiserver kube-controller-manager kube-scheduler kubelet kube-proxy kubectl coredns containerd runc; do
   command -v "$tool" >/dev/null || die "$tool is missing: run 'make tools' first"
 done
-
-# render FILE: a file of config/ with its ${NAMES} filled in. Only these names: a Corefile may have others.
-render() {
-  local text name
-  text=$(<"$CLUSTER_DIR/config/$1")
-  for name in STATE NODE NODE_IP NODE_CIDR PAUSE_IMAGE VOLUME FORWARD; do
-    text=${text//"\${$name}"/${!name-}}
-  done
-  printf '%s\n' "$text"
-}
 
 network() {
   cat /proc/sys/net/ipv4/ip_forward >"$STATE/ip_forward"
@@ -48,22 +40,7 @@ EOF
 }
 
 node() {
-  local cgroup controller
-  if [[ -e /sys/fs/cgroup/cgroup.subtree_control ]]; then
-    for controller in cpu cpuset memory pids io; do
-      echo "+$controller" >/sys/fs/cgroup/cgroup.subtree_control 2>/dev/null || true
-    done
-  fi
-  for cgroup in /sys/fs/cgroup /sys/fs/cgroup/*; do
-    # One hierarchy (v2), or one a controller (v1).
-    if [[ -e $cgroup/cgroup.procs && ! -L $cgroup ]]; then mkdir -p "$cgroup/sopwith"; fi
-  done
-  render kubelet.yaml >"$STATE/kubelet.yaml"
-  mkdir -p "$STATE/cni"
-  render 10-sopwith.conflist >"$STATE/cni/10-sopwith.conflist"
-  ctr -a "$STATE/containerd/containerd.sock" -n k8s.io images import --no-unpack "$(tool_dir pause)/pause.tar" >/dev/null
-  start kubelet kubelet --config="$STATE/kubelet.yaml" --kubeconfig="$STATE/node.kubeconfig" --hostname-override="$NODE" \
-    --node-ip="$NODE_IP" --root-dir="$STATE/kubelet"
+  start_kubelet '' ''
   start proxy kube-proxy --kubeconfig="$STATE/proxy.kubeconfig" --proxy-mode=nftables --cluster-cidr="$POD_CIDR" \
     --hostname-override="$NODE" --conntrack-max-per-core=0
 }
@@ -85,16 +62,8 @@ names() {
 }
 
 # What the waits below ask.
-containerd_ready() { ctr -a "$STATE/containerd/containerd.sock" version; }
-node_ready() { [[ $(kc get node "$NODE" -o 'jsonpath={.status.conditions[?(@.type=="Ready")].status}') == True ]]; }
 names_ready() { curl -fsS --noproxy '*' "http://$NODE_IP:8181/ready"; }
 default_account_there() { kc -n default get serviceaccount default; }
-
-start_containerd() {
-  mkdir -p "$STATE/containerd"
-  render containerd.toml >"$STATE/containerd.toml"
-  start containerd containerd -c "$STATE/containerd.toml"
-}
 
 up() {
   "$CLUSTER_DIR/down.sh"

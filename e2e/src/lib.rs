@@ -13,6 +13,7 @@ pub mod namespace;
 pub mod operator_process;
 pub mod people;
 pub mod prometheus;
+pub mod s3_proxy;
 pub mod s3_server;
 pub mod sample;
 pub mod walls;

@@ -3,7 +3,12 @@
 //! address as a node.
 
 use crate::{
-    OPERATOR_NAMESPACE, api_proxy::ApiProxy, fixture, kubectl, namespace::Namespace, repository,
+    OPERATOR_NAMESPACE,
+    api_proxy::ApiProxy,
+    fixture, kubectl,
+    namespace::Namespace,
+    repository,
+    s3_server::{BUCKET, KEY, KEY_ID, S3Server},
 };
 use anyhow::{Context as _, Result, ensure};
 use futures::FutureExt as _;
@@ -52,6 +57,16 @@ pub struct Site {
     address: IpAddr,
     token: String,
     objects: Vec<DynamicObject>,
+}
+
+/// Where an operator of ours keeps reports, blobs and the ledger.
+pub enum Storage<'a> {
+    /// In a folder of its own.
+    Folder,
+    /// In this folder, which is there.
+    At(&'a Path),
+    /// In a server's bucket, which is asked at this URL.
+    Bucket(&'a S3Server, &'a str),
 }
 
 /// An operator of one namespace. It is started again whenever it ends, as the kubelet does, and is killed when dropped.
@@ -104,17 +119,18 @@ impl Site {
         &self,
         namespace: &Namespace,
         proxy: &ApiProxy,
+        storage: Storage<'_>,
         further: &[&str],
     ) -> Result<OperatorProcess> {
         self.claim(namespace).await?;
         namespace.apply(self.objects_in(&namespace.name)).await?;
         let folder = tempfile::tempdir()?;
-        let storage = folder.path().join("store");
-        fs::create_dir(&storage)?;
+        let (storage, stores) = storage.words(folder.path(), &namespace.name)?;
         let kubeconfig = folder.path().join("kubeconfig");
         fs::write(&kubeconfig, kubeconfig_of(&proxy.url, &self.token))?;
         let log = folder.path().join("log");
-        let mut command = self.command(&namespace.name, &storage, &kubeconfig)?;
+        let mut command = self.command(&namespace.name, &kubeconfig)?;
+        command.extend(stores);
         command.extend(further.iter().map(|word| (*word).to_owned()));
         let shared = Arc::new(Shared::default());
         let task = tokio::spawn(keep_running(command, log.clone(), shared.clone()));
@@ -132,17 +148,18 @@ impl Site {
         Ok(operator)
     }
 
-    fn command(&self, namespace: &str, storage: &Path, kubeconfig: &Path) -> Result<Vec<String>> {
+    fn command(&self, namespace: &str, kubeconfig: &Path) -> Result<Vec<String>> {
         // Free now and hardly taken by anybody else; it stays the same over restarts.
         let port = TcpListener::bind((self.address, 0))?.local_addr()?.port();
         let words = [
             "env".to_owned(),
             format!("KUBECONFIG={}", kubeconfig.display()),
             format!("POD_NAME={OPERATOR}-{namespace}"),
+            format!("AWS_ACCESS_KEY_ID={KEY_ID}"),
+            format!("AWS_SECRET_ACCESS_KEY={KEY}"),
             self.binary.display().to_string(),
             format!("--namespace={namespace}"),
             format!("--watch-namespace={namespace}"),
-            format!("--storage-url=file://{}", storage.display()),
             format!("--runner-image={}", self.runner_image),
             format!("--advertise-address={}", self.address),
             format!("--listen={}:{port}", self.address),
@@ -210,6 +227,31 @@ impl Site {
                 Ok(true)
             }
             Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl Storage<'_> {
+    /// The folder in which its objects can be looked at, and the arguments that name it.
+    fn words(&self, own: &Path, prefix: &str) -> Result<(PathBuf, Vec<String>)> {
+        let at = |folder: &Path| format!("--storage-url=file://{}", folder.display());
+        match self {
+            Self::Folder => {
+                let folder = own.join("store");
+                fs::create_dir(&folder)?;
+                let word = at(&folder);
+                Ok((folder, vec![word]))
+            }
+            Self::At(folder) => Ok((folder.to_path_buf(), vec![at(folder)])),
+            Self::Bucket(server, url) => Ok((
+                server.bucket().join(prefix),
+                vec![
+                    format!("--storage-url=s3://{BUCKET}/{prefix}"),
+                    format!("--s3-endpoint={url}"),
+                    "--s3-path-style".to_owned(),
+                    "--s3-allow-http".to_owned(),
+                ],
+            )),
         }
     }
 }

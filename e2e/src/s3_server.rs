@@ -4,6 +4,7 @@ use anyhow::{Context as _, Result, bail};
 use std::{
     fs,
     net::{IpAddr, SocketAddr, TcpListener},
+    path::PathBuf,
     process::Stdio,
     time::Duration,
 };
@@ -24,7 +25,7 @@ pub const KEY: &str = "e2e-9f3c27d1";
 pub struct S3Server {
     /// Its URL.
     pub endpoint: String,
-    _folder: TempDir,
+    folder: TempDir,
     _process: Child,
 }
 
@@ -69,9 +70,14 @@ impl S3Server {
             .context("versitygw does not listen within 20 s")??;
         Ok(Self {
             endpoint: format!("http://{at}"),
-            _folder: folder,
+            folder,
             _process: process,
         })
+    }
+
+    /// The folder in which it keeps the objects of the bucket.
+    pub fn bucket(&self) -> PathBuf {
+        self.folder.path().join("root").join(BUCKET)
     }
 
     /// What the chart is told to keep its evidence there, with the credentials in a Secret of this name.

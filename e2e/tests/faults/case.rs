@@ -12,7 +12,7 @@ use sopwith_e2e::{
         fault::{AtEvent, EventKey, Fault},
     },
     namespace::{Namespace, phase},
-    operator_process::{OperatorProcess, Site},
+    operator_process::{OperatorProcess, Site, Storage},
     sample,
 };
 use std::{
@@ -56,7 +56,9 @@ pub(crate) async fn play(site: &Site, scenario: Scenario, fault: Option<Fault>) 
         &[]
     };
     let proxy = site.proxy(fault).await?;
-    let operator = site.operator(&namespace, &proxy, further).await?;
+    let operator = site
+        .operator(&namespace, &proxy, Storage::Folder, further)
+        .await?;
     let came = watch_it(&namespace, &proxy, &operator, scenario, faulty).await;
     match came {
         Ok(came) => {

@@ -1,7 +1,7 @@
 //! API server and etcd are killed and started again, with runs at work.
 
 use crate::{
-    ALONE,
+    SHARED,
     line::{begin, booked_once, prepare, question},
 };
 use anyhow::{Context as _, Result, bail, ensure};
@@ -28,7 +28,7 @@ const BACK: Duration = Duration::from_secs(60);
 
 #[tokio::test]
 async fn twenty_runs_outlive_a_restart_of_api_server_and_etcd() -> Result<()> {
-    let _alone = ALONE.lock().await;
+    let _alone = SHARED.write().await;
     if !host::is_node() {
         eprintln!("not the local cluster: its control plane cannot be restarted");
         return Ok(());
@@ -38,7 +38,7 @@ async fn twenty_runs_outlive_a_restart_of_api_server_and_etcd() -> Result<()> {
         let names: Vec<String> = (0..RUNS).map(|nth| format!("run-{nth}")).collect();
         // Half of them are at a model, half at a command.
         let held: Vec<&str> = names.iter().step_by(2).map(String::as_str).collect();
-        let server = prepare(&namespace, &held).await?;
+        let server = prepare(&namespace, held.iter().map(|run| question(run))).await?;
         for name in &names {
             begin(&namespace, name, 6, |_| {}).await?;
         }

@@ -1,7 +1,7 @@
 //! Runs that are deleted in every phase, while the operator is there and while it is not: nothing of them stays in the cluster.
 
 use crate::{
-    ALONE,
+    SHARED,
     line::{begin, prepare, question},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -39,10 +39,10 @@ const STANDINGS: [&str; 9] = [
 
 #[tokio::test]
 async fn a_run_that_is_deleted_in_any_phase_leaves_nothing_in_the_cluster() -> Result<()> {
-    let _alone = ALONE.lock().await;
+    let _alone = SHARED.write().await;
     in_namespace_with_harm("deletion", async |namespace| {
         let held = ["asking"];
-        let server = prepare(&namespace, &held).await?;
+        let server = prepare(&namespace, held.iter().map(|run| question(run))).await?;
         all_standings(&namespace, &server).await?;
         delete_all(&namespace).await?;
         eprintln!("{} phases with the operator up", STANDINGS.len());

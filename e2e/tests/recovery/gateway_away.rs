@@ -1,7 +1,7 @@
 //! The operator, and the gateway in it, is away for a while: at half of a run, and at its end.
 
 use crate::{
-    ALONE,
+    SHARED,
     line::{begin, booked_once, pod, prepare, question, uid},
 };
 use anyhow::{Context as _, Result, ensure};
@@ -32,13 +32,13 @@ const UNBROKEN: &str = "unbroken";
 
 #[tokio::test]
 async fn runs_go_on_without_the_gateway_and_wait_for_it_at_their_end() -> Result<()> {
-    let _alone = ALONE.lock().await;
+    let _alone = SHARED.write().await;
     if !host::is_node() {
         eprintln!("not the local cluster: the processes of its pods cannot be seen");
         return Ok(());
     }
     in_namespace_with_harm("gateway-away", async |namespace| {
-        let server = prepare(&namespace, &[ASKING]).await?;
+        let server = prepare(&namespace, [question(ASKING)]).await?;
         for (name, seconds) in [
             (THROUGH_HALF, 45),
             (ASKING, 0),

@@ -21,10 +21,12 @@ pub(crate) fn question(run: &str) -> String {
     format!("Write a note about {run}.")
 }
 
-/// Applies procedure and policy; the runs in `held` wait at their first step until they are released.
-pub(crate) async fn prepare(namespace: &Namespace, held: &[&str]) -> Result<LlmServer> {
+/// Applies procedure and policy; the questions in `held` wait for their answer until they are released.
+pub(crate) async fn prepare(
+    namespace: &Namespace,
+    held: impl IntoIterator<Item = String>,
+) -> Result<LlmServer> {
     let address = node_address(&namespace.client).await?;
-    let held = held.iter().map(|run| question(run));
     let server = LlmServer::held_by(address, "Take one.\n", held).await?;
     let mut policy = fixture::read(repository().join("e2e/fixtures/relay/policy.yaml"))?;
     let endpoint = sample::of_kind(&mut policy, "ToolPolicy")?
@@ -34,6 +36,9 @@ pub(crate) async fn prepare(namespace: &Namespace, held: &[&str]) -> Result<LlmS
         .context("no endpoint")?;
     endpoint.remove("replay");
     endpoint.insert("provider".into(), "openai".into());
+    for limit in ["timeoutSeconds", "idleTimeoutSeconds"] {
+        endpoint.insert(limit.into(), 600.into());
+    }
     endpoint.insert("baseUrl".into(), server.base_url.clone().into());
     endpoint.insert(
         "caRef".into(),

@@ -1,12 +1,14 @@
-//! What stays true when the operator is killed. These tests harm what all others use, so they are one test that does
-//! one thing after the other.
+//! What stays true when the operator, its surroundings or a runner are killed. Most of these tests harm what all others use: one of
+//! those runs at a time, and none that relies on an unharmed operator beside it.
 
 mod admission;
 mod control_plane;
 mod deletion;
 mod gateway_away;
 mod line;
+mod nodes;
 mod runners;
+mod store;
 mod two_replicas;
 
 use anyhow::{Context as _, Result, ensure};
@@ -23,8 +25,8 @@ use sopwith_e2e::{
     sample,
 };
 
-/// Held by a test as long as it harms what all others use.
-static ALONE: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+/// What all tests use: written to by a test as long as it harms that, read by one as long as it relies on it.
+static SHARED: tokio::sync::RwLock<()> = tokio::sync::RwLock::const_new(());
 
 /// A moment in a run at which the operator is killed.
 type Moment = (&'static str, fn(&AgentRunStatus) -> bool);
@@ -37,7 +39,7 @@ const MOMENTS: [Moment; 3] = [
 
 #[tokio::test]
 async fn an_operator_that_is_killed_loses_and_doubles_nothing() -> Result<()> {
-    let _alone = ALONE.lock().await;
+    let _alone = SHARED.write().await;
     in_namespace_with_harm("unbroken", async |unbroken| {
         start(&unbroken).await?;
         let expected = sample::results(&unbroken.ended(sample::RUN, 120).await?)?;

@@ -1,7 +1,10 @@
 //! Runners that are killed: the next launch goes on after the last finished step, no finished call is made again, and a late
 //! report changes nothing but the books.
 
-use crate::line::{begin, booked_once, pod, prepare, question, tokens, uid};
+use crate::{
+    SHARED,
+    line::{begin, booked_once, pod, prepare, question, tokens, uid},
+};
 use anyhow::{Context as _, Result, ensure};
 use futures::future::try_join_all;
 use k8s_openapi::api::{
@@ -105,6 +108,7 @@ async fn a_run_whose_runner_is_killed_goes_on_after_its_last_finished_step() -> 
         eprintln!("not the local cluster: its runners' processes cannot be reached");
         return Ok(());
     }
+    let _unharmed = SHARED.read().await;
     in_namespace("runners", async |namespace| {
         let names: Vec<String> = ALL.iter().map(|harm| harm.name()).collect();
         let held = ALL.iter().zip(&names);
@@ -112,7 +116,7 @@ async fn a_run_whose_runner_is_killed_goes_on_after_its_last_finished_step() -> 
             .filter(|(harm, _)| harm.waits_at_the_model())
             .map(|(_, name)| name.as_str())
             .collect();
-        let server = prepare(&namespace, &held).await?;
+        let server = prepare(&namespace, held.iter().map(|run| question(run))).await?;
         // Boxed: together they are more than a test's stack holds.
         let ends = ALL.map(|harm| Box::pin(one(&namespace, &server, harm)));
         let ends = try_join_all(ends).await?;

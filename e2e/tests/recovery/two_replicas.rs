@@ -1,6 +1,6 @@
 //! Two replicas over an object store: one works, the other takes over, and the first does no harm when it wakes.
 
-use crate::ALONE;
+use crate::SHARED;
 use anyhow::{Context as _, Result, bail, ensure};
 use futures::FutureExt as _;
 use k8s_openapi::{
@@ -61,7 +61,7 @@ enum Harm {
 
 #[tokio::test]
 async fn of_two_replicas_the_other_takes_over_and_the_first_does_no_harm() -> Result<()> {
-    let _alone = ALONE.lock().await;
+    let _alone = SHARED.write().await;
     if audit::path().is_none() {
         eprintln!("not the local cluster: its operator's processes cannot be reached");
         return Ok(());
