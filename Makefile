@@ -17,9 +17,11 @@ CLUSTER_DIR := e2e/cluster
 STAGES := $(CLUSTER_DIR)/stages.sh
 # The built tools, and the local cluster's kubeconfig.
 USE := source $(CLUSTER_DIR)/use.sh
+# Cargo is always asked for all packages at once: of one alone it would build the dependencies anew, with fewer features.
+E2E := cargo test --locked --features sopwith-e2e/cluster
 # kubectl-sop on PATH, so that `kubectl sop` works.
 define PLUGIN
-cargo build --locked --quiet -p kubectl-sop
+cargo build --locked --quiet --bin kubectl-sop
 export PATH="$$(cargo metadata --format-version 1 --no-deps --offline | jq -r .target_directory)/debug:$$PATH"
 endef
 
@@ -56,7 +58,7 @@ images: ## Build the images and give them to the local cluster
 	@$(CLUSTER_DIR)/images.sh
 
 plugin: ## Build kubectl-sop
-	@cargo build --locked --quiet -p kubectl-sop
+	@cargo build --locked --quiet --bin kubectl-sop
 
 install: ## Install the chart into the cluster, or upgrade it
 	@$(USE)
@@ -70,11 +72,11 @@ demo-run:
 e2e: ## Tests against the cluster
 	@$(USE)
 	$(PLUGIN)
-	cargo test --locked -p sopwith-e2e
+	$(E2E) --test e2e --test faults --test recovery --test walls
 
 faults: ## Every fault at every write, read and watched event of the operator: the long form of one of the tests in e2e
 	@$(USE)
-	SOPWITH_FAULTS=$${SOPWITH_FAULTS:-all} cargo test --locked -p sopwith-e2e --test faults -- --nocapture
+	SOPWITH_FAULTS=$${SOPWITH_FAULTS:-all} $(E2E) --test faults -- --nocapture
 
 ##@ Files
 .PHONY: generate clean help

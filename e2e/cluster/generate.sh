@@ -12,8 +12,8 @@ mkdir -p "$chart/crds" "$out/config/default" "$out/docs"
 # Written aside first: what fails half-way leaves the old file.
 into() { cat >"$1.new" && mv "$1.new" "$1"; }
 cd "$REPO"
-cargo run --locked --quiet -p sopwith-crds --bin crdgen -- "$chart/crds"
-cargo run --locked --quiet -p sopwith-crds --bin apidoc | into "$out/docs/api.md"
+cargo run --locked --quiet --bin crdgen -- "$chart/crds"
+cargo run --locked --quiet --bin apidoc | into "$out/docs/api.md"
 
 cat >"$out/config/default/namespace.yaml" <<'EOF'
 # Written by `make generate`.

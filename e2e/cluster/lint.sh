@@ -44,7 +44,7 @@ alert_tests() {
 }
 
 check "cargo fmt" cargo fmt --all --check
-check "cargo clippy" cargo clippy --locked --quiet --workspace --all-targets -- -D warnings
+check "cargo clippy" cargo clippy --locked --quiet --workspace --all-features --all-targets -- -D warnings
 check "cargo deny" cargo deny --log-level error check licenses bans sources
 check "cargo machete" cargo machete
 check "generated files" drift

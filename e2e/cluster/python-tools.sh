@@ -13,7 +13,7 @@ install() {
   # shellcheck disable=SC2064 # the folder of now; the caller is a subshell
   trap "rm -rf '$tmp'" EXIT
   chmod 755 "$tmp"
-  nice python3 -m pip --quiet --disable-pip-version-check --root-user-action ignore install --no-deps --no-compile --only-binary=:all: --require-hashes \
+  PIP_ROOT_USER_ACTION=ignore nice python3 -m pip --quiet --disable-pip-version-check install --no-deps --no-compile --only-binary=:all: --require-hashes \
     --target "$tmp/lib" -r "$CLUSTER_DIR/python/$name/requirements.txt"
   mkdir "$tmp/bin"
   # pip's own scripts name the folder of the installation, which is about to move.

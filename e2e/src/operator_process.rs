@@ -362,7 +362,7 @@ async fn build() -> Result<PathBuf> {
     let args = [
         "build",
         "--locked",
-        "-p",
+        "--bin",
         OPERATOR,
         "--message-format=json",
         "--manifest-path",
