@@ -55,7 +55,11 @@ case ${1:-} in
   up) up ;;
   # A kubelet that says nothing any more, while its pods work on.
   freeze) signal STOP ;;
-  thaw) signal CONT ;;
+  # A node that fails again before it was seen Ready has pods that nobody marks a second time.
+  thaw)
+    signal CONT
+    wait_for 60 "node $NODE" node_ready
+    ;;
   off) off ;;
   *) die "usage: second-node.sh up|freeze|thaw|off" ;;
 esac
