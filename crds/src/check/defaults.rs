@@ -3,32 +3,9 @@
 use crate::{
     Money,
     agent_run::{Environment, PromptSchema},
+    places::PLACES,
 };
 use std::collections::BTreeMap;
-
-/// Places of the project by name: those of MetaGPT's layout.
-const LAYOUT: [(&str, &str); 20] = [
-    ("dependencies", ".dependencies.json"),
-    ("requirement", "docs/requirement.txt"),
-    ("bugfix", "docs/bugfix.txt"),
-    ("prds", "docs/prds"),
-    ("systemDesigns", "docs/system_designs"),
-    ("tasks", "docs/tasks"),
-    ("codeSummaries", "docs/code_summaries"),
-    ("competitiveAnalysis", "resources/competitive_analysis"),
-    ("dataApiDesign", "resources/data_api_design"),
-    ("seqFlow", "resources/seq_flow"),
-    ("systemDesign", "resources/system_design"),
-    ("prd", "resources/prd"),
-    ("apiSpecAndTasks", "resources/api_spec_and_tasks"),
-    ("codePlanAndChange", "resources/code_plan_and_change"),
-    ("codeSummary", "resources/code_summary"),
-    ("graphs", "resources/graph_repo"),
-    ("source", "{{ project.name }}"),
-    ("tests", "tests"),
-    ("testOutputs", "test_outputs"),
-    ("tmp", "tmp"),
-];
 
 /// Passes forward of a run that names none.
 pub const ROUNDS: u32 = 5;
@@ -52,12 +29,12 @@ pub const LLM_REQUESTS: u32 = 4;
 /// The layout of a project: the defaults under what a procedure says. The place `source` is rendered with
 /// the project's name.
 pub fn layout(own: &BTreeMap<String, String>, project_name: &str) -> BTreeMap<String, String> {
-    let mut layout: BTreeMap<String, String> = LAYOUT
+    let mut layout: BTreeMap<String, String> = PLACES
         .into_iter()
-        .map(|(name, place)| {
+        .map(|place| {
             (
-                name.to_owned(),
-                place.replace("{{ project.name }}", project_name),
+                place.name.to_owned(),
+                place.path.replace("{{ project.name }}", project_name),
             )
         })
         .collect();
