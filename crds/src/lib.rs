@@ -1,17 +1,19 @@
 //! The API of Sopwith: its three kinds, the contracts between its processes, and the checker that all of them share.
 //!
-//! Everything here is pure: no client, no clock, no file system.
+//! Everything here is pure: no client, no clock, and no file system but in [`archive::folder`].
 
 // Clippy takes the keys of kube's `printcolumn` lists for repeated attributes.
 #![allow(clippy::duplicated_attributes)]
 
 pub mod agent_run;
+pub mod archive;
 pub mod check;
 pub mod conditions;
 pub mod contract;
 pub mod language;
 pub mod manifest;
 pub mod money;
+pub mod places;
 pub mod plan;
 pub mod sop_definition;
 pub mod status;
@@ -31,6 +33,8 @@ pub const RUN_LABEL: &str = "sopwith.dev/run";
 pub const LAUNCH_LABEL: &str = "sopwith.dev/launch";
 /// Audience of the token with which a runner speaks to the gateway.
 pub const GATEWAY_AUDIENCE: &str = "gateway.sopwith.dev";
+/// Annotation on the `EndpointSlice` of the gateway's Service: its certificate authority (PEM).
+pub const AUTHORITY_ANNOTATION: &str = "sopwith.dev/certificate-authority";
 /// The name of the `ToolPolicy` that a run without `toolPolicyRef` uses.
 pub const DEFAULT_POLICY: &str = "default";
 
