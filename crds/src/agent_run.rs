@@ -303,7 +303,8 @@ pub enum PromptSchema {
 #[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Project {
-    /// Names the project and its output directory (MetaGPT: project-name). Default: the run's name.
+    /// Names the project and its output directory (MetaGPT: project-name). Default: the name of the project of the earlier
+    /// run that this one begins with, else the run's name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(
         length(min = 1, max = 63),
@@ -326,11 +327,13 @@ pub struct ProjectSource {
     /// A Git repository that the policy allows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub git: Option<GitSource>,
-    /// Name of a finished AgentRun in the same namespace.
+    /// Name of an AgentRun in the same namespace, whose project is taken over as that run leaves it; this run waits for its
+    /// end. Who creates this run must be allowed to read what that one left (`get` on `agentruns/dossier`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253), regex(pattern = crate::OBJECT_NAME))]
     pub run: Option<String>,
-    /// Digest of an archive that was uploaded to the gateway, `sha256:` and 64 hexadecimal digits.
+    /// Digest of a folder that was uploaded into the run's namespace with `kubectl sop push`, `sha256:` and 64 hexadecimal
+    /// digits. Uploads are kept for 7 days; the first launch of a run takes its own copy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 71), regex(pattern = r"^sha256:[0-9a-f]{64}$"))]
     pub upload: Option<String>,

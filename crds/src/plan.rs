@@ -4,8 +4,8 @@ use crate::{
     AgentRun, SopDefinitionSpec, ToolPolicySpec,
     check::{self, Finding, defaults},
     contract::{
-        Digest, VERSION,
-        plan::{RunIdentity, RunOptions, RunPlan, Workbench},
+        Digest, ParseDigestError, VERSION,
+        plan::{RunIdentity, RunOptions, RunPlan, Source, Workbench},
     },
     sop_definition::{Gate, Step, Work},
     status::{FailureReason, Revision},
@@ -37,6 +37,21 @@ pub struct PlanInputs<'a> {
     pub inputs: &'a BTreeMap<String, String>,
     /// Templates of the ConfigMaps that the procedure names, by name.
     pub templates: &'a BTreeMap<String, String>,
+    /// The earlier run that the run begins with, where it names one.
+    pub earlier: Option<&'a Earlier>,
+}
+
+/// An earlier run of the same namespace, as it was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Earlier {
+    /// Its name.
+    pub name: String,
+    /// Its UID.
+    pub uid: String,
+    /// The snapshot that is taken over.
+    pub snapshot: Digest,
+    /// Name of its project.
+    pub project_name: String,
 }
 
 /// Why there is no plan. Final: neither the run's spec nor what it was resolved to can still change.
@@ -105,7 +120,30 @@ pub fn build(inputs: &PlanInputs<'_>) -> Result<RunPlan, Rejection> {
             .as_ref()
             .and_then(|c| c.llm_requests)
             .unwrap_or(defaults::LLM_REQUESTS),
+        source: source(inputs)?,
     })
+}
+
+/// The project that the run begins with, pinned. That of a repository is not: the first launch reads it.
+fn source(inputs: &PlanInputs<'_>) -> Result<Option<Source>, Rejection> {
+    let project = inputs.run.spec.project.as_ref();
+    let Some(source) = project.and_then(|project| project.source.as_ref()) else {
+        return Ok(None);
+    };
+    if let Some(digest) = &source.upload {
+        let digest = digest.parse().map_err(|error: ParseDigestError| Finding {
+            path: "run:spec.project.source.upload".to_owned(),
+            message: error.to_string(),
+        });
+        return digest
+            .map(|digest| Some(Source::Upload { digest }))
+            .map_err(|finding| rejected(FailureReason::InvalidPlan, &[finding]));
+    }
+    Ok(inputs.earlier.map(|earlier| Source::Run {
+        name: earlier.name.clone(),
+        uid: earlier.uid.clone(),
+        snapshot: earlier.snapshot.clone(),
+    }))
 }
 
 /// Digest of a spec: the same spec has the same revision wherever it is computed.
@@ -286,6 +324,7 @@ fn options(inputs: &PlanInputs<'_>) -> RunOptions {
             .project
             .as_ref()
             .and_then(|p| p.name.clone())
+            .or_else(|| inputs.earlier.map(|earlier| earlier.project_name.clone()))
             .or_else(|| inputs.run.metadata.name.clone())
             .unwrap_or_default(),
         model: spec

@@ -58,6 +58,9 @@ pub struct AgentRunStatus {
     /// What all launches have used, failed attempts included.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub usage: Option<Usage>,
+    /// The earlier run that this one begins with (`spec.project.source.run`, `spec.recoverFrom`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited: Option<Inherited>,
     /// Digest of the newest snapshot, from which the run can be resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
@@ -76,6 +79,18 @@ pub struct AgentRunStatus {
     /// When the run reached its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finished_at: Option<Time>,
+}
+
+/// The earlier run that a run begins with.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+pub struct Inherited {
+    /// Name of the AgentRun.
+    pub run: String,
+    /// Its UID.
+    pub uid: String,
+    /// Digest of the snapshot that was taken over.
+    pub snapshot: String,
 }
 
 /// Where a run stands.
@@ -367,6 +382,8 @@ pub enum FailureReason {
     PlanTooLarge,
     /// The policy does not allow what the run asks for.
     PolicyDenied,
+    /// The existing project that the run begins with cannot be had, or is not as the run needs it.
+    ProjectUnavailable,
     /// A gate failed and no way forward was left.
     GateFailed,
     /// A person rejected.

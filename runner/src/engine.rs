@@ -26,6 +26,7 @@ use sopwith_crds::{
 use crate::{
     action::command::Benches,
     attempt::{Decided, Stopped},
+    base::Base,
     context::{Moment, Place, SharedTree, at, places},
     ending::End,
     gate::approval::answer,
@@ -69,6 +70,8 @@ pub struct Parts {
     pub blobs: Blobs,
     /// The snapshot to resume from.
     pub resume: Option<Digest>,
+    /// The project to begin with, where there is no snapshot to resume from.
+    pub base: Option<Base>,
     /// What people decided on the gate at which the snapshot waits.
     pub decisions: Vec<agent_run::Decision>,
     /// What has to be reported first.
@@ -85,6 +88,7 @@ impl Engine {
             reporter,
             mut blobs,
             resume,
+            base,
             decisions,
             first,
         } = parts;
@@ -108,6 +112,9 @@ impl Engine {
                 loaded.map_err(|error| failed(FailureReason::Internal, error.to_string()))?;
             tree.write(|tree| *tree = files);
             record = before;
+        } else if let Some(base) = base {
+            tree.write(|tree| *tree = base.tree.clone());
+            record.baseline = Some(blobs.add_base(base));
         }
         // A round that began in an earlier launch was told then.
         let round_told = if resume.is_some() {
@@ -138,6 +145,11 @@ impl Engine {
 
     /// Works until the launch ends.
     pub async fn run(&mut self) -> End {
+        if self.snapshot.is_none()
+            && let Err(end) = self.prepare().await
+        {
+            return end;
+        }
         loop {
             match next(&self.plan, &self.record.machine.state) {
                 Decision::Succeeded => return self.end(Outcome::Succeeded, None).await,

@@ -91,18 +91,29 @@ impl Gateway {
 
     /// Fetches a blob and checks it.
     pub async fn get(&self, digest: &Digest) -> Result<Bytes, GatewayError> {
+        self.fetch("blobs", digest).await
+    }
+
+    /// Fetches the uploaded project that the run names, and checks it.
+    pub async fn upload(&self, digest: &Digest) -> Result<Bytes, GatewayError> {
+        self.fetch("uploads", digest).await
+    }
+
+    async fn fetch(&self, kind: &str, digest: &Digest) -> Result<Bytes, GatewayError> {
         let bytes = match self {
-            Self::Http(http) => patiently(|| http.get(digest)).await?,
+            Self::Http(http) => patiently(|| http.get(kind, digest)).await?,
             Self::Local(local) => {
                 let found = local.lock().blobs.get(digest).cloned();
-                found.ok_or_else(|| GatewayError::Refused(format!("there is no blob {digest}")))?
+                found.ok_or_else(|| {
+                    GatewayError::Refused(format!("there is no {digest} among the {kind}"))
+                })?
             }
         };
         if Digest::of(&bytes) == *digest {
             return Ok(bytes);
         }
         Err(GatewayError::Answer(format!(
-            "the blob {digest} has another digest"
+            "what came as {digest} has another digest"
         )))
     }
 }
@@ -189,9 +200,9 @@ impl HttpGateway {
         self.call(request.body(bytes)).await.map(|_| ())
     }
 
-    async fn get(&self, digest: &Digest) -> Result<Bytes, GatewayError> {
+    async fn get(&self, kind: &str, digest: &Digest) -> Result<Bytes, GatewayError> {
         let answer = self
-            .call(self.request(Method::GET, &format!("blobs/{digest}"))?)
+            .call(self.request(Method::GET, &format!("{kind}/{digest}"))?)
             .await?;
         if answer
             .content_length()
@@ -301,6 +312,13 @@ impl LocalGateway {
     /// The batches of the launch, signs of life left out.
     pub fn batches(&self) -> Vec<ReportBatch> {
         self.lock().batches.clone()
+    }
+
+    /// Takes a blob or an upload.
+    pub fn keep(&self, bytes: Bytes) -> Digest {
+        let digest = Digest::of(&bytes);
+        self.lock().blobs.insert(digest.clone(), bytes);
+        digest
     }
 
     /// A blob.

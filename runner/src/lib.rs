@@ -6,6 +6,7 @@
 
 pub mod action;
 pub mod attempt;
+pub mod base;
 pub mod cassette;
 pub mod context;
 pub mod ending;

@@ -6,10 +6,13 @@ use std::{
     sync::Arc,
 };
 
+use bytes::Bytes;
 use sopwith_crds::{
     AgentRun, SopDefinition, ToolPolicy,
-    agent_run::{Decision, DecisionVerdict, KeyRef},
+    agent_run::{Decision, DecisionVerdict, KeyRef, ProjectSource},
+    archive,
     contract::{
+        Digest,
         plan::RunPlan,
         report::{Event, LaunchStart, Next, Outcome, What},
         snapshot::Snapshot,
@@ -74,6 +77,9 @@ pub struct Inputs {
     /// The cassette: a ConfigMap or its content. Answers for every endpoint of provider replay.
     #[arg(long, value_name = "FILE")]
     pub cassette: Option<PathBuf>,
+    /// Folder with the project that the run begins with: as if it had been uploaded and named in spec.project.source.upload.
+    #[arg(long, value_name = "DIR")]
+    pub project: Option<PathBuf>,
     /// Folder with Secrets, each a folder of its own name with a file for each key.
     #[arg(long, value_name = "DIR", default_value = "secrets")]
     pub secrets: PathBuf,
@@ -90,6 +96,13 @@ impl Inputs {
         let mut run: AgentRun = object(&self.run)?;
         run.metadata.namespace.get_or_insert_with(|| "local".into());
         run.metadata.uid.get_or_insert_with(|| "local".into());
+        if let Some(archive) = self.project()? {
+            let source = ProjectSource {
+                upload: Some(Digest::of(&archive).to_string()),
+                ..ProjectSource::default()
+            };
+            run.spec.project.get_or_insert_default().source = Some(source);
+        }
         let idea_from = run
             .spec
             .idea_from
@@ -111,6 +124,7 @@ impl Inputs {
             idea: &idea,
             inputs: &inputs,
             templates: &BTreeMap::new(),
+            earlier: None,
         })?)
     }
 
@@ -125,6 +139,20 @@ impl Inputs {
             (None, Some(from)) => read(&self.config.join(&from.name).join(&from.key)),
             (None, None) => Err(LocalError::NoValue(field.to_owned())),
         }
+    }
+
+    /// The archive of the project that the run begins with, where there is one.
+    pub fn project(&self) -> Result<Option<Bytes>, LocalError> {
+        let Some(folder) = &self.project else {
+            return Ok(None);
+        };
+        let failed = |message: String| LocalError::File {
+            path: folder.clone(),
+            message,
+        };
+        let found = archive::folder::read(folder).map_err(|error| failed(error.to_string()))?;
+        let packed = archive::pack(&found.files).map_err(|error| failed(error.to_string()))?;
+        Ok(Some(packed.into()))
     }
 
     /// The cassette's file, where there is one.
@@ -256,6 +284,7 @@ async fn benches(
 /// One line for each event that people want to see.
 fn tell(event: &Event) {
     let line = match &event.what {
+        What::ProjectLoaded { origin, files, .. } => format!("{files} files from {origin}"),
         What::RoundStarted { round } => format!("round {round}"),
         What::StepStarted { step, attempt } => format!("{step}: attempt {attempt}"),
         What::StepResumed { step, attempt } => format!("{step}: attempt {attempt} goes on"),

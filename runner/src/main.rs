@@ -159,12 +159,16 @@ async fn flown(
     approve: Option<&str>,
 ) -> anyhow::Result<local::Flown> {
     let plan = inputs.plan()?;
+    let project = inputs.project()?;
     let places = Places {
         secrets: inputs.secrets,
         config: inputs.config,
     };
     let program = std::env::current_exe()?;
     let gateway = LocalGateway::default();
+    if let Some(project) = project {
+        gateway.keep(project);
+    }
     loop {
         let (plan, replay) = (plan.clone(), Arc::clone(&replay));
         let flown = local::fly(plan, replay, &places, &program, gateway.clone()).await;

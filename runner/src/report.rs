@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{
     contract::{
         VERSION,
-        report::{Event, MAX_BATCH_BYTES, Orders, ReportBatch, ReportReply, What},
+        report::{Event, MAX_BATCH_BYTES, Orders, Outcome, ReportBatch, ReportReply, What},
     },
     status::Usage,
 };
@@ -39,6 +39,17 @@ pub enum Stop {
     Terminated,
     /// Another launch has taken over, or the gateway refuses this one.
     Superseded,
+}
+
+impl Stop {
+    /// How a launch ends that stops before its engine began.
+    pub const fn outcome(self) -> Outcome {
+        match self {
+            Self::Suspend => Outcome::Suspended,
+            Self::Cancel => Outcome::Cancelled,
+            Self::Terminated | Self::Superseded => Outcome::Interrupted,
+        }
+    }
 }
 
 /// What gives the usage of this launch so far.

@@ -24,6 +24,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::{
     action::command::Benches,
+    base,
     ending::End,
     engine::{Engine, Parts},
     gateway::{Gateway, GatewayError, HttpGateway},
@@ -101,17 +102,10 @@ impl Flight {
             transports,
             secrets,
         } = self;
-        let (transports, fault) = match transports {
-            Ok(transports) => (transports, None),
-            Err(why) => (
-                Vec::new(),
-                Some(Failure {
-                    reason: FailureReason::ProviderFailed,
-                    step: None,
-                    message: why,
-                }),
-            ),
-        };
+        let (transports, fault) = transports.map_or_else(
+            |why| (Vec::new(), Some(no_way(why))),
+            |transports| (transports, None),
+        );
         let llm = Arc::new(Llm::new(&plan, transports, start.spent.clone()));
         let books = Arc::clone(&llm);
         let reporter = Reporter::new(
@@ -154,11 +148,17 @@ impl Flight {
                 Some(places) => match wait_for_secrets(&plan, places, &reporter, first).await {
                     Ok(first) => first,
                     Err(stop) => {
-                        return ended(&reporter, vec![], outcome_of(stop), None, start.snapshot)
+                        return ended(&reporter, vec![], stop.outcome(), None, start.snapshot)
                             .await;
                     }
                 },
                 None => vec![first],
+            };
+            let base = match base::begin(&plan, &start, &gateway, &reporter).await {
+                Ok(base) => base,
+                Err((outcome, failure)) => {
+                    return ended(&reporter, first, outcome, failure, start.snapshot).await;
+                }
             };
             let parts = Parts {
                 plan: Arc::clone(&plan),
@@ -167,6 +167,7 @@ impl Flight {
                 reporter: reporter.clone(),
                 blobs: Blobs::new(gateway),
                 resume: start.snapshot.clone(),
+                base,
                 decisions: start.decisions,
                 first: first.clone(),
             };
@@ -195,6 +196,15 @@ impl Flight {
     }
 }
 
+/// A launch that cannot reach the plan's endpoints.
+const fn no_way(why: String) -> Failure {
+    Failure {
+        reason: FailureReason::ProviderFailed,
+        step: None,
+        message: why,
+    }
+}
+
 /// A moment after the last report had its time.
 async fn too_late(reporter: &Reporter) {
     reporter.out_of_time().await;
@@ -206,14 +216,6 @@ const fn cut_short() -> End {
         outcome: Outcome::Interrupted,
         failure: None,
         snapshot: None,
-    }
-}
-
-const fn outcome_of(stop: Stop) -> Outcome {
-    match stop {
-        Stop::Suspend => Outcome::Suspended,
-        Stop::Cancel => Outcome::Cancelled,
-        Stop::Terminated | Stop::Superseded => Outcome::Interrupted,
     }
 }
 

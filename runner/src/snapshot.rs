@@ -8,12 +8,13 @@ use serde::{Deserialize, Serialize};
 use sopwith_crds::{
     contract::{
         Digest, VERSION,
-        snapshot::{Message, Snapshot, TreeEntry},
+        snapshot::{self, Message, Origin, Snapshot, TreeEntry},
     },
     status::{GateStatus, Usage},
 };
 
 use crate::{
+    base::Base,
     gateway::{Gateway, GatewayError},
     sop::State,
     tree::{Tree, TreeError},
@@ -63,9 +64,20 @@ pub struct Frozen {
     pub digest: Digest,
 }
 
+/// The project as the run found it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Baseline {
+    /// Where it came from, and the blob that lists it.
+    pub base: snapshot::Base,
+    /// Its files.
+    pub tree: Tree,
+}
+
 /// What a run has gathered.
 #[derive(Debug, Default)]
 pub struct Record {
+    /// The project that it began with.
+    pub baseline: Option<Baseline>,
     /// The machine.
     pub machine: Machine,
     /// The run's trace.
@@ -101,6 +113,28 @@ impl Blobs {
             self.waiting.insert(digest.clone(), bytes);
         }
         digest
+    }
+
+    /// Takes the files of a project, and the list of them; they are uploaded with the next snapshot.
+    pub fn add_base(&mut self, base: Base) -> Baseline {
+        let entries = base.tree.entries();
+        if let Origin::Run { .. } = base.origin {
+            // The gateway made them this run's own when it gave them.
+            self.stored
+                .extend(entries.iter().map(|entry| entry.digest.clone()));
+        }
+        for (_, file) in base.tree.iter() {
+            self.add(file.bytes.clone());
+        }
+        let list = serde_json_canonicalizer::to_vec(&entries).unwrap_or_default();
+        Baseline {
+            base: snapshot::Base {
+                origin: base.origin,
+                manifest: self.add(list.into()),
+                files: u32::try_from(entries.len()).unwrap_or(u32::MAX),
+            },
+            tree: base.tree,
+        }
     }
 
     async fn flush(&mut self) -> Result<(), GatewayError> {
@@ -140,6 +174,7 @@ impl Blobs {
             spent,
             evidence: record.evidence.values().cloned().collect(),
             gates: record.gates.clone(),
+            base: record.baseline.as_ref().map(|line| line.base.clone()),
         };
         let bytes = serde_json_canonicalizer::to_vec(&snapshot)
             .map_err(|error| GatewayError::Refused(format!("the snapshot is no JSON: {error}")))?;
@@ -158,15 +193,7 @@ impl Blobs {
             digest: digest.clone(),
             message,
         };
-        let bytes = self.gateway.get(digest).await?;
-        let snapshot: Snapshot =
-            serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
-        if snapshot.version != VERSION {
-            return Err(wrong(format!(
-                "version {} of the shape, this runner reads {VERSION}",
-                snapshot.version
-            )));
-        }
+        let snapshot = read(&self.gateway, digest).await?;
         if snapshot.plan != plan.as_str() {
             return Err(wrong(format!(
                 "it belongs to the plan {}, not {plan}",
@@ -190,16 +217,13 @@ impl Blobs {
                 );
             }
         }
-        let gateway = &self.gateway;
-        let gets = snapshot.tree.iter().map(|entry| async move {
-            Ok::<_, GatewayError>((entry, gateway.get(&entry.digest).await?))
-        });
-        let files: Vec<_> = stream::iter(gets).buffered(AT_ONCE).try_collect().await?;
-        let mut tree = Tree::default();
-        for (entry, bytes) in files {
-            tree.write(&entry.path, bytes, entry.executable)
-                .map_err(|error: TreeError| wrong(error.to_string()))?;
-        }
+        let tree = files(&self.gateway, &snapshot.tree, &Tree::default())
+            .await
+            .map_err(|error| error.of(digest))?;
+        let baseline = match snapshot.base {
+            Some(base) => Some(self.baseline(base, &tree).await?),
+            None => None,
+        };
         self.stored.extend(
             snapshot
                 .tree
@@ -215,6 +239,7 @@ impl Blobs {
         Ok((
             tree,
             Record {
+                baseline,
                 machine,
                 messages,
                 evidence,
@@ -222,6 +247,93 @@ impl Blobs {
             },
         ))
     }
+
+    /// The project that the run began with; what it left as it was is taken from the tree.
+    async fn baseline(
+        &mut self,
+        base: snapshot::Base,
+        tree: &Tree,
+    ) -> Result<Baseline, SnapshotError> {
+        let bytes = self.gateway.get(&base.manifest).await?;
+        let entries: Vec<TreeEntry> =
+            serde_json::from_slice(&bytes).map_err(|error| SnapshotError::Wrong {
+                digest: base.manifest.clone(),
+                message: error.to_string(),
+            })?;
+        let files = files(&self.gateway, &entries, tree).await;
+        let tree = files.map_err(|error| error.of(&base.manifest))?;
+        self.stored.insert(base.manifest.clone());
+        self.stored
+            .extend(entries.into_iter().map(|entry| entry.digest));
+        Ok(Baseline { base, tree })
+    }
+}
+
+/// Reads a snapshot.
+pub(crate) async fn read(gateway: &Gateway, digest: &Digest) -> Result<Snapshot, SnapshotError> {
+    let wrong = |message: String| SnapshotError::Wrong {
+        digest: digest.clone(),
+        message,
+    };
+    let bytes = gateway.get(digest).await?;
+    let snapshot: Snapshot =
+        serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+    if snapshot.version != VERSION {
+        return Err(wrong(format!(
+            "version {} of the shape, this runner reads {VERSION}",
+            snapshot.version
+        )));
+    }
+    Ok(snapshot)
+}
+
+/// Why the files of a list cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum FilesError {
+    #[error(transparent)]
+    Gateway(#[from] GatewayError),
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+impl FilesError {
+    fn of(self, digest: &Digest) -> SnapshotError {
+        match self {
+            Self::Gateway(error) => error.into(),
+            Self::Tree(error) => SnapshotError::Wrong {
+                digest: digest.clone(),
+                message: error.to_string(),
+            },
+        }
+    }
+}
+
+/// Fetches the files of a list; those that another tree has with the same content are taken from there.
+pub(crate) async fn files(
+    gateway: &Gateway,
+    entries: &[TreeEntry],
+    near: &Tree,
+) -> Result<Tree, FilesError> {
+    let at_hand: BTreeMap<Digest, Bytes> = near
+        .iter()
+        .map(|(_, file)| (Digest::of(&file.bytes), file.bytes.clone()))
+        .collect();
+    let gets = entries.iter().map(|entry| {
+        let known = at_hand.get(&entry.digest).cloned();
+        async move {
+            let bytes = match known {
+                Some(bytes) => bytes,
+                None => gateway.get(&entry.digest).await?,
+            };
+            Ok::<_, GatewayError>((entry, bytes))
+        }
+    });
+    let found: Vec<_> = stream::iter(gets).buffered(AT_ONCE).try_collect().await?;
+    let mut tree = Tree::default();
+    for (entry, bytes) in found {
+        tree.write(&entry.path, bytes, entry.executable)?;
+    }
+    Ok(tree)
 }
 
 /// JSON lines.

@@ -10,12 +10,7 @@ use std::collections::BTreeMap;
 
 use crate::workbench::{Mode, PathFault, WorkFile, check_path};
 
-/// Most files of a project.
-pub const MAX_FILES: usize = 20_000;
-/// Most bytes of one file.
-pub const MAX_FILE_BYTES: usize = 16 << 20;
-/// Most bytes of all files together.
-pub const MAX_TOTAL_BYTES: usize = 128 << 20;
+pub use sopwith_crds::archive::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES};
 
 /// Why a file cannot be part of the project.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -8,6 +8,7 @@
 )]
 
 mod approval;
+mod projects;
 mod tls;
 
 use std::{
@@ -62,6 +63,7 @@ fn plan(
         policy: write("policy.yaml", policy(fixture("policy.yaml"))),
         run: write("run.yaml", run(fixture("run.yaml"))),
         cassette: None,
+        project: None,
         secrets: PathBuf::new(),
         config: PathBuf::new(),
     };

@@ -58,6 +58,7 @@ fn plan(changes: &[Change<'_>]) -> RunPlan {
         policy: file("toolpolicy.yaml"),
         run: file("agentrun.yaml"),
         cassette: None,
+        project: None,
         secrets: PathBuf::new(),
         config: sample(),
     };

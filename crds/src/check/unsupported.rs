@@ -67,7 +67,8 @@ impl NotYet {
         );
         self.refuse(run.reqa_file.is_some(), "spec.reqaFile", "");
         let project = run.project.clone().unwrap_or_default();
-        self.refuse(project.source.is_some(), "spec.project.source", "");
+        let git = project.source.and_then(|source| source.git);
+        self.refuse(git.is_some(), "spec.project.source.git", "");
         self.refuse(project.deliver.is_some(), "spec.project.deliver", "");
         self.refuse(run.recover_from.is_some(), "spec.recoverFrom", "");
         let queue = run

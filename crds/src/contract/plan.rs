@@ -1,5 +1,6 @@
 //! The frozen plan of a run: everything the runner needs to know, nothing that may change.
 
+use super::Digest;
 use crate::{
     Money,
     agent_run::{Environment, PromptSchema},
@@ -72,6 +73,33 @@ pub struct RunPlan {
     pub workbenches: Vec<Workbench>,
     /// Most requests to models at once.
     pub llm_concurrency: u32,
+    /// The project that the run begins with, where it is kept by Sopwith.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<Source>,
+}
+
+/// An existing project that is kept by Sopwith, pinned when the plan is made.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(
+    tag = "from",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+pub enum Source {
+    /// What an earlier run of the same namespace left.
+    Run {
+        /// Its name.
+        name: String,
+        /// Its UID.
+        uid: String,
+        /// Its last snapshot.
+        snapshot: Digest,
+    },
+    /// An archive that was uploaded into the namespace.
+    Upload {
+        /// Digest of the archive.
+        digest: Digest,
+    },
 }
 
 /// Whose plan it is.

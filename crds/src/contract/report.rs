@@ -9,11 +9,14 @@
 //! | `POST launches/{n}/reports` | [`ReportBatch`] | [`ReportReply`] |
 //! | `HEAD blobs/{digest}` | | 200 or 404 |
 //! | `PUT blobs/{digest}` | bytes | 200 or 201; 422 where the digest differs |
-//! | `GET blobs/{digest}` | | bytes |
+//! | `GET blobs/{digest}` | | bytes; of the run's own, and of the earlier run that it begins with |
+//! | `GET uploads/{digest}` | | bytes of the archive that `spec.project.source.upload` names |
+//!
+//! People upload projects with `PUT /v1/namespaces/{namespace}/uploads/{digest}`; 200 or 201, 422 where the digest differs.
 //!
 //! Errors are [`Problem`] with a 4xx or 5xx status. 409 on a report: another launch has taken over; stop.
 
-use super::Digest;
+use super::{Digest, snapshot::Origin};
 use crate::{
     agent_run::{Decision, DecisionVerdict},
     sop_definition::GateKind,
@@ -126,6 +129,15 @@ pub enum What {
     },
     /// Every Secret is there.
     SecretsFound,
+    /// The existing project is loaded, before any step. Told in the first launch that gets so far.
+    ProjectLoaded {
+        /// Where it came from.
+        origin: Origin,
+        /// How many files it has.
+        files: u32,
+        /// A snapshot with it, its blobs uploaded before this is reported: later launches go on from there.
+        snapshot: Digest,
+    },
     /// A pass forward begins.
     RoundStarted {
         /// Counted from 1.

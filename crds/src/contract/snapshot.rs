@@ -4,7 +4,7 @@ use super::Digest;
 use crate::status::{GateStatus, Usage};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// The state of a run after an attempt of a step. Stored as canonical JSON, addressed by its digest.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
@@ -26,6 +26,64 @@ pub struct Snapshot {
     pub evidence: Vec<TreeEntry>,
     /// Gates judged so far, latest attempt, by `step/gate`.
     pub gates: BTreeMap<String, GateStatus>,
+    /// The project as the run found it; none where it began with an empty one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Base>,
+}
+
+/// The project as a run found it: what the run changed is told by comparing with it.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Base {
+    /// Where it came from.
+    pub origin: Origin,
+    /// Blob with its files: canonical JSON of a list of [`TreeEntry`], in the order of their paths. The files are blobs, too.
+    pub manifest: Digest,
+    /// How many files it has.
+    pub files: u32,
+}
+
+/// Where a project came from.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(
+    tag = "from",
+    rename_all = "camelCase",
+    rename_all_fields = "camelCase"
+)]
+pub enum Origin {
+    /// A Git repository.
+    Git {
+        /// Its address, without credentials.
+        url: String,
+        /// The commit that was read, 40 hexadecimal digits.
+        commit: String,
+        /// The branch that was read; none where a tag or a commit was named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        branch: Option<String>,
+    },
+    /// What an earlier run left.
+    Run {
+        /// Its name.
+        name: String,
+        /// Its last snapshot.
+        snapshot: Digest,
+    },
+    /// An uploaded archive.
+    Upload {
+        /// Digest of the archive.
+        digest: Digest,
+    },
+}
+
+/// For people: `https://git.example.com/shop at 3f2a…`, `run shop-1`, `upload sha256:…`.
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Git { url, commit, .. } => write!(f, "{url} at {commit}"),
+            Self::Run { name, .. } => write!(f, "run {name}"),
+            Self::Upload { digest } => write!(f, "upload {digest}"),
+        }
+    }
 }
 
 /// One file.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    agent_run::{AgentRunSpec, LocalRef, Project},
+    agent_run::{AgentRunSpec, LocalRef, Project, ProjectSource},
     sop_definition::{Action, Command, CommandGate, GateKind, Parameter},
     tool_policy::{AllowedSop, Endpoint, Model},
 };
@@ -108,7 +108,94 @@ fn built(
         idea: run.spec.idea.as_deref().unwrap_or_default(),
         inputs: &BTreeMap::new(),
         templates: &BTreeMap::new(),
+        earlier: run
+            .spec
+            .project
+            .as_ref()
+            .and_then(|project| project.source.as_ref()?.run.as_ref())
+            .map(|_| earlier())
+            .as_ref(),
     })
+}
+
+fn earlier() -> Earlier {
+    Earlier {
+        name: "first".to_owned(),
+        uid: "uid-1".to_owned(),
+        snapshot: Digest::of("left"),
+        project_name: "cards".to_owned(),
+    }
+}
+
+/// A run that begins with the project of a source.
+fn upon(source: ProjectSource) -> AgentRun {
+    run(|spec| {
+        spec.project = Some(Project {
+            source: Some(source),
+            ..Project::default()
+        });
+    })
+}
+
+#[test]
+fn the_project_of_an_earlier_run_is_pinned_and_keeps_its_name() {
+    let source = ProjectSource {
+        run: Some("first".to_owned()),
+        ..ProjectSource::default()
+    };
+    let plan = built(&upon(source.clone()), &sop(), &policy()).unwrap();
+    let pinned = Source::Run {
+        name: "first".to_owned(),
+        uid: "uid-1".to_owned(),
+        snapshot: Digest::of("left"),
+    };
+    assert_eq!(plan.source, Some(pinned));
+    assert_eq!(plan.options.project_name, "cards");
+    assert_eq!(plan.layout["source"], "cards");
+    let mut named = upon(source);
+    if let Some(project) = &mut named.spec.project {
+        project.name = Some("poker".to_owned());
+    }
+    let plan = built(&named, &sop(), &policy()).unwrap();
+    assert_eq!(plan.options.project_name, "poker");
+}
+
+#[test]
+fn an_upload_is_pinned_by_its_digest_and_a_source_is_one_thing() {
+    let digest = Digest::of("archive");
+    let source = ProjectSource {
+        upload: Some(digest.to_string()),
+        ..ProjectSource::default()
+    };
+    let plan = built(&upon(source.clone()), &sop(), &policy()).unwrap();
+    assert_eq!(plan.source, Some(Source::Upload { digest }));
+    for (source, words) in [
+        (
+            ProjectSource {
+                run: Some("first".to_owned()),
+                ..source
+            },
+            "run:spec.project.source: needs exactly one of git, run and upload",
+        ),
+        (
+            ProjectSource::default(),
+            "run:spec.project.source: needs exactly one of git, run and upload",
+        ),
+        (
+            ProjectSource {
+                upload: Some("sha256:1".to_owned()),
+                ..ProjectSource::default()
+            },
+            "run:spec.project.source.upload: \"sha256:1\" is not a digest",
+        ),
+    ] {
+        let rejection = built(&upon(source), &sop(), &policy()).unwrap_err();
+        assert!(rejection.message.contains(words), "{rejection}");
+    }
+    // Plans of runs without a source are as they always were.
+    let plain = built(&run(|_| {}), &sop(), &policy()).unwrap();
+    let json = serde_json::to_value(plain).unwrap();
+    assert_eq!(json.get("source"), None);
 }
 
 #[test]
