@@ -14,6 +14,9 @@ use std::{collections::BTreeSet, time::Duration};
 /// From one sweep to the next. Retention counts in days: a quarter of one is exact enough.
 const EVERY: Duration = Duration::from_secs(6 * 60 * 60);
 
+/// Days for which an uploaded project is kept.
+pub(crate) const UPLOAD_DAYS: u32 = 7;
+
 /// Why a sweep was not finished. The next one begins anew.
 #[derive(Debug, thiserror::Error)]
 enum SweepError {
@@ -31,6 +34,11 @@ pub(crate) async fn sweep_always(store: Store, client: Client, scope: Scope, day
         match sweep(&store, &client, &scope, days, Timestamp::now()).await {
             Ok(0) => {}
             Ok(runs) => tracing::info!(runs, days, "swept what deleted runs had left"),
+            Err(error) => tracing::warn!(%error, "a sweep was not finished"),
+        }
+        match sweep_uploads(&store, &scope, Timestamp::now()).await {
+            Ok(0) => {}
+            Ok(uploads) => tracing::info!(uploads, days = UPLOAD_DAYS, "swept uploaded projects"),
             Err(error) => tracing::warn!(%error, "a sweep was not finished"),
         }
     }
@@ -59,6 +67,18 @@ async fn sweep(
     Ok(swept)
 }
 
+/// Uploads are taken over by the first launch of the run that names them, so they need not be kept for long.
+async fn sweep_uploads(store: &Store, scope: &Scope, now: Timestamp) -> Result<usize, StoreError> {
+    let mut swept = 0;
+    for upload in store.uploads().await? {
+        if scope.covers(&upload.namespace) && is_over(upload.at, UPLOAD_DAYS, now) {
+            store.delete_upload(&upload).await?;
+            swept += 1;
+        }
+    }
+    Ok(swept)
+}
+
 /// Whether a run is one of those that would be listed if it lived: another operator may keep its runs in the same store.
 async fn is_ours(store: &Store, scope: &Scope, uid: &str) -> Result<bool, StoreError> {
     if *scope == Scope::Cluster {
@@ -78,6 +98,7 @@ mod tests {
     use super::*;
     use crate::store::{RunMeta, S3Options};
     use rstest::rstest;
+    use sopwith_crds::contract::Digest;
 
     #[rstest]
     #[case::of_all_namespaces(Scope::Cluster, Some("shop"), true)]
@@ -103,6 +124,31 @@ mod tests {
             store.put_meta(&meta).await.unwrap();
         }
         assert_eq!(is_ours(&store, &scope, "uid-1").await.unwrap(), ours);
+    }
+
+    #[tokio::test]
+    async fn uploads_go_after_their_days_where_the_operator_looks() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = url::Url::from_directory_path(folder.path()).unwrap();
+        let store = Store::open(url.as_str(), &S3Options::default()).unwrap();
+        for namespace in ["shop", "bank"] {
+            let digest = Digest::of(namespace);
+            let mut writer = store.upload_writer(namespace, &digest).unwrap();
+            writer.write(namespace.into()).await.unwrap();
+            writer.finish().await.unwrap();
+        }
+        let shop = Scope::Namespace("shop".into());
+        let days = |days: i64| Timestamp::now() + SignedDuration::from_hours(24 * days);
+        let swept = async |scope, days_from_now| {
+            let now = days(days_from_now);
+            sweep_uploads(&store, scope, now).await.unwrap()
+        };
+        assert_eq!(swept(&Scope::Cluster, 6).await, 0);
+        assert_eq!(swept(&shop, 8).await, 1);
+        assert_eq!(swept(&shop, 8).await, 0);
+        let there = store.has_upload("bank", &Digest::of("bank")).await;
+        assert_eq!(there.unwrap(), Some(4));
+        assert_eq!(swept(&Scope::Cluster, 8).await, 1);
     }
 
     #[rstest]

@@ -133,11 +133,13 @@ pub(crate) async fn work(
         shared.runs.metrics.clone(),
         signals.definitions.clone(),
     );
+    let tls = shared.runs.tls.clone();
+    let authority = Arc::new(move || tls.ca_pem());
     let background = [
         tokio::spawn(admission),
         tokio::spawn(shared.runs.tls.clone().keep_fresh()),
         tokio::spawn(sweep_always(store, client.clone(), scope, days)),
-        tokio::spawn(announce(client, leadership, config.address())),
+        tokio::spawn(announce(client, leadership, config.address(), authority)),
         tokio::spawn(when_ready(caches, health.clone())),
         tokio::spawn(forget_always(
             shared.runs.clone(),
@@ -189,6 +191,7 @@ async fn share(
         caches: caches.clone(),
         admission: Admission::new(config.insecure_admission),
         inbox: inbox.clone(),
+        store: store.clone(),
         tls,
         site: Site {
             runner_image: config.runner_image.clone(),

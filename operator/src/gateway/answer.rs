@@ -1,7 +1,7 @@
 //! Answers: values as JSON, failures as [`Problem`].
 
 use super::{Refusal, ReviewError, sequence::NotTaken};
-use crate::{leader::NotLeader, store::StoreError};
+use crate::{leader::NotLeader, retention::UPLOAD_DAYS, store::StoreError};
 use axum::{
     http::{HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
@@ -35,6 +35,22 @@ impl Failure {
     pub(super) fn blob_not_found(digest: &impl ToString) -> Self {
         let digest = digest.to_string();
         Self::not_found("BlobNotFound", &format!("the run has no blob {digest}"))
+    }
+
+    pub(super) fn upload_not_found(digest: &impl ToString) -> Self {
+        let message = format!(
+            "the namespace has no upload {}: push it again with kubectl sop push",
+            digest.to_string()
+        );
+        Self::not_found("UploadNotFound", &message)
+    }
+
+    pub(super) fn too_many_uploads(namespace: &str, bytes: u64) -> Self {
+        let message = format!(
+            "namespace {namespace} has {} MiB of uploads, which is the most; those of the last {UPLOAD_DAYS} days are kept",
+            bytes >> 20
+        );
+        Self::new(StatusCode::INSUFFICIENT_STORAGE, "TooManyUploads", message)
     }
 
     pub(super) fn forbidden(reason: &str, message: String) -> Self {

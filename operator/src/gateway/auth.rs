@@ -69,13 +69,47 @@ pub trait Reviewer: Send + Sync + 'static {
     /// Whom the token names.
     fn review<'a>(&'a self, token: &'a str) -> BoxFuture<'a, Result<Identity, ReviewError>>;
 
-    /// Whether the user may read what the run left: `get` on `agentruns/dossier`.
-    fn may_read<'a>(
+    /// Whether the user may do this.
+    fn may<'a>(
         &'a self,
         who: &'a Identity,
-        namespace: &'a str,
-        run: &'a str,
+        right: Right<'a>,
     ) -> BoxFuture<'a, Result<bool, ReviewError>>;
+}
+
+/// What a person may do here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right<'a> {
+    /// Read what a run left: `get` on `agentruns/dossier`.
+    Read {
+        /// Namespace of the run.
+        namespace: &'a str,
+        /// Its name.
+        run: &'a str,
+    },
+    /// Upload projects for the runs of a namespace: `create` on `agentruns/upload`.
+    Upload {
+        /// The namespace.
+        namespace: &'a str,
+    },
+}
+
+impl Right<'_> {
+    fn attributes(self) -> ResourceAttributes {
+        let (namespace, name, verb, subresource) = match self {
+            Self::Read { namespace, run } => (namespace, Some(run.to_owned()), "get", "dossier"),
+            Self::Upload { namespace } => (namespace, None, "create", "upload"),
+        };
+        ResourceAttributes {
+            group: Some(GROUP.to_owned()),
+            resource: Some("agentruns".to_owned()),
+            subresource: Some(subresource.to_owned()),
+            verb: Some(verb.to_owned()),
+            namespace: Some(namespace.to_owned()),
+            name,
+            ..ResourceAttributes::default()
+        }
+    }
 }
 
 /// Asks the API server.
@@ -122,11 +156,10 @@ impl Reviewer for KubeReviewer {
         })
     }
 
-    fn may_read<'a>(
+    fn may<'a>(
         &'a self,
         who: &'a Identity,
-        namespace: &'a str,
-        run: &'a str,
+        right: Right<'a>,
     ) -> BoxFuture<'a, Result<bool, ReviewError>> {
         Box::pin(async move {
             let review = SubjectAccessReview {
@@ -135,15 +168,7 @@ impl Reviewer for KubeReviewer {
                     uid: Some(who.uid.clone()),
                     groups: Some(who.groups.clone()),
                     extra: Some(who.extra.clone()),
-                    resource_attributes: Some(ResourceAttributes {
-                        group: Some(GROUP.to_owned()),
-                        resource: Some("agentruns".to_owned()),
-                        subresource: Some("dossier".to_owned()),
-                        verb: Some("get".to_owned()),
-                        namespace: Some(namespace.to_owned()),
-                        name: Some(run.to_owned()),
-                        ..ResourceAttributes::default()
-                    }),
+                    resource_attributes: Some(right.attributes()),
                     ..SubjectAccessReviewSpec::default()
                 },
                 ..SubjectAccessReview::default()
@@ -222,14 +247,9 @@ impl Authenticator {
         Ok(identity)
     }
 
-    /// Whether the caller may read what the run left.
-    pub async fn may_read(
-        &self,
-        who: &Identity,
-        namespace: &str,
-        run: &str,
-    ) -> Result<bool, ReviewError> {
-        self.reviewer.may_read(who, namespace, run).await
+    /// Whether the caller may do this.
+    pub async fn may(&self, who: &Identity, right: Right<'_>) -> Result<bool, ReviewError> {
+        self.reviewer.may(who, right).await
     }
 
     fn remembered(&self, key: &TokenDigest, now: Instant) -> Option<Identity> {

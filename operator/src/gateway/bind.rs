@@ -45,6 +45,10 @@ pub struct LaunchBinding {
     pub sop: String,
     /// What the run's spec asks of the runner.
     pub orders: Orders,
+    /// UID of the earlier run that this one begins with: it may read what that one left.
+    pub earlier: Option<String>,
+    /// Digest of the uploaded project that the run begins with.
+    pub upload: Option<String>,
 }
 
 /// What people who read a run need of it.
@@ -180,7 +184,9 @@ impl Binding for KubeBinding {
                 .find(&self.jobs, namespace, &owner.name, is_job)
                 .await?;
             let job = job.ok_or_else(not_of_run)?;
-            let is_owner = |run: &AgentRun| owns(run, &job.metadata);
+            // A Job is made after the plan is in status: one without is older than the Job.
+            let planned = |run: &AgentRun| run.status.as_ref().is_some_and(|s| s.plan.is_some());
+            let is_owner = |run: &AgentRun| owns(run, &job.metadata) && planned(run);
             let found = self.find(&self.runs, namespace, run, is_owner).await?;
             let found = found.ok_or_else(|| not_found(namespace, run))?;
             bind(&found, &job, &pod)
@@ -262,6 +268,16 @@ pub fn bind(run: &AgentRun, job: &Job, pod: &Pod) -> Result<LaunchBinding, Refus
             suspend: spec.suspend.unwrap_or_default(),
             cancel: spec.cancel.unwrap_or_default(),
         },
+        earlier: run
+            .status
+            .as_ref()
+            .and_then(|status| status.inherited.as_ref())
+            .map(|inherited| inherited.uid.clone()),
+        upload: spec
+            .project
+            .as_ref()
+            .and_then(|project| project.source.as_ref())
+            .and_then(|source| source.upload.clone()),
     })
 }
 

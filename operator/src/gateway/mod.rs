@@ -14,8 +14,9 @@ mod server;
 #[cfg(test)]
 mod tests;
 mod tls;
+mod uploads;
 
-pub use auth::{Authenticator, Identity, KubeReviewer, PodIdentity, ReviewError, Reviewer};
+pub use auth::{Authenticator, Identity, KubeReviewer, PodIdentity, ReviewError, Reviewer, Right};
 pub use bind::{Binding, KubeBinding, LaunchBinding, Refusal, RunFacts, bind};
 pub use certificate::CertificateError;
 pub use inbox::{Inbox, RunLog, RunRef};

@@ -1,15 +1,17 @@
 //! What the gateway answers.
 
 use super::{
-    Authenticator, BatchContext, Binding, Identity, Inbox, LaunchBinding, Observer, RunLog, RunRef,
+    Authenticator, BatchContext, Binding, Identity, Inbox, LaunchBinding, Observer, Right, RunLog,
+    RunRef,
     answer::{Failure, json},
     sequence::{NotTaken, Sender, Take, take},
+    uploads,
 };
 use crate::{
     leader::Leadership,
     ledger::{Amount, Ledger, Origin, date_of},
     run::progress,
-    store::{BatchKey, Put, RunMeta, Store, StoredBatch},
+    store::{BatchKey, BlobWriter, Pieces, Put, RunMeta, Store, StoredBatch},
 };
 use axum::{
     Router,
@@ -30,6 +32,8 @@ use std::{sync::Arc, time::Duration};
 
 /// Longest time for a request, its body included.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// The same where a project is uploaded.
+const UPLOAD_TIMEOUT: Duration = Duration::from_secs(600);
 /// Header of a snapshot: its digest.
 const DIGEST_HEADER: &str = "sopwith-digest";
 
@@ -66,6 +70,11 @@ pub fn router(gateway: Gateway) -> Router {
             get(get_blob).head(head_blob).put(put_blob),
         )
         .route(&format!("{run}/snapshot"), get(snapshot))
+        .route(&format!("{run}/uploads/{{digest}}"), get(uploads::get))
+        .route(
+            "/v1/namespaces/{namespace}/uploads/{digest}",
+            axum::routing::put(uploads::put),
+        )
         .fallback(|| async { Failure::not_found("NotFound", "no such call") })
         .layer(middleware::from_fn_with_state(gateway.clone(), watch))
         .with_state(gateway)
@@ -76,7 +85,13 @@ pub fn router(gateway: Gateway) -> Router {
 async fn watch(State(gateway): State<Gateway>, request: Request, next: Next) -> Response {
     let (method, path) = (request.method().clone(), request.uri().path().to_owned());
     let leads = || gateway.leadership.check();
-    let answer = match tokio::time::timeout(REQUEST_TIMEOUT, async {
+    // A project comes from wherever somebody works.
+    let within = if path.starts_with("/v1/namespaces/") {
+        UPLOAD_TIMEOUT
+    } else {
+        REQUEST_TIMEOUT
+    };
+    let answer = match tokio::time::timeout(within, async {
         leads()?;
         let answer = next.run(request).await;
         leads().map(|()| answer)
@@ -85,7 +100,7 @@ async fn watch(State(gateway): State<Gateway>, request: Request, next: Next) -> 
     {
         Ok(Ok(answer)) => answer,
         Ok(Err(not_leader)) => Failure::from(not_leader).into_response(),
-        Err(_) => Failure::timeout(REQUEST_TIMEOUT).into_response(),
+        Err(_) => Failure::timeout(within).into_response(),
     };
     let status = answer.status();
     gateway.observer.on_request(status.as_u16());
@@ -98,14 +113,21 @@ async fn watch(State(gateway): State<Gateway>, request: Request, next: Next) -> 
 }
 
 /// A runner, proven to belong to the run.
-struct Runner {
-    run: RunRef,
+pub(super) struct Runner {
+    pub(super) run: RunRef,
     pod_uid: String,
-    binding: LaunchBinding,
+    pub(super) binding: LaunchBinding,
+}
+
+/// Whose blobs are read.
+struct Reads {
+    run_uid: String,
+    /// The earlier run that this one begins with, where its own runner reads.
+    earlier: Option<String>,
 }
 
 impl Runner {
-    fn current(self) -> Result<Self, Failure> {
+    pub(super) fn current(self) -> Result<Self, Failure> {
         if self.binding.current {
             return Ok(self);
         }
@@ -134,7 +156,7 @@ impl Runner {
 }
 
 impl Gateway {
-    async fn runner(&self, headers: &HeaderMap, run: RunRef) -> Result<Runner, Failure> {
+    pub(super) async fn runner(&self, headers: &HeaderMap, run: RunRef) -> Result<Runner, Failure> {
         let who = self.auth.caller(headers).await?;
         self.bind(&who, run).await
     }
@@ -161,16 +183,23 @@ impl Gateway {
         })
     }
 
-    /// UID of the run, for its own pods and for people who may read its dossier.
-    async fn reader(&self, headers: &HeaderMap, run: RunRef) -> Result<String, Failure> {
+    /// What is read of a run, by its own pods and by people who may read its dossier.
+    async fn reader(&self, headers: &HeaderMap, run: RunRef) -> Result<Reads, Failure> {
         let who = self.auth.caller(headers).await?;
         if who.pod.is_some()
             && let Ok(runner) = self.bind(&who, run.clone()).await
         {
-            return Ok(runner.binding.run_uid);
+            return Ok(Reads {
+                run_uid: runner.binding.run_uid,
+                earlier: runner.binding.earlier.filter(|_| runner.binding.current),
+            });
         }
         let RunRef { namespace, name } = &run;
-        if !self.auth.may_read(&who, namespace, name).await? {
+        let read = Right::Read {
+            namespace,
+            run: name,
+        };
+        if !self.auth.may(&who, read).await? {
             return Err(Failure::forbidden(
                 "Forbidden",
                 format!(
@@ -179,7 +208,24 @@ impl Gateway {
                 ),
             ));
         }
-        Ok(self.binding.run(namespace, name).await?.uid)
+        Ok(Reads {
+            run_uid: self.binding.run(namespace, name).await?.uid,
+            earlier: None,
+        })
+    }
+
+    /// Whether there is a blob, and its size. What a run reads of the one that it begins with is its own from then on: its
+    /// evidence stays whole when the other's is gone.
+    async fn blob(&self, reads: &Reads, digest: &Digest) -> Result<Option<u64>, Failure> {
+        let uid = &reads.run_uid;
+        let there = self.store.has_blob(uid, digest).await?;
+        let (None, Some(earlier)) = (there, &reads.earlier) else {
+            return Ok(there);
+        };
+        if self.store.adopt_blob(earlier, uid, digest).await? {
+            return Ok(self.store.has_blob(uid, digest).await?);
+        }
+        Ok(None)
     }
 }
 
@@ -352,8 +398,8 @@ async fn head_blob(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let digest = parse(&digest)?;
-    let uid = gateway.reader(&headers, RunRef { namespace, name }).await?;
-    let size = gateway.store.has_blob(&uid, &digest).await?;
+    let reads = gateway.reader(&headers, RunRef { namespace, name }).await?;
+    let size = gateway.blob(&reads, &digest).await?;
     let size = size.ok_or_else(|| Failure::blob_not_found(&digest))?;
     Ok(([(header::CONTENT_LENGTH, HeaderValue::from(size))], ()).into_response())
 }
@@ -364,9 +410,18 @@ async fn get_blob(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let digest = parse(&digest)?;
-    let uid = gateway.reader(&headers, RunRef { namespace, name }).await?;
-    let found = gateway.store.stream_blob(&uid, &digest).await?;
-    let (size, pieces) = found.ok_or_else(|| Failure::blob_not_found(&digest))?;
+    let reads = gateway.reader(&headers, RunRef { namespace, name }).await?;
+    if reads.earlier.is_some() {
+        gateway.blob(&reads, &digest).await?;
+    }
+    let found = gateway.store.stream_blob(&reads.run_uid, &digest).await?;
+    Ok(bytes(
+        found.ok_or_else(|| Failure::blob_not_found(&digest))?,
+    ))
+}
+
+/// Bytes in pieces, with their length.
+pub(super) fn bytes((size, pieces): (u64, Pieces)) -> Response {
     let headers = [
         (header::CONTENT_LENGTH, HeaderValue::from(size)),
         (
@@ -374,7 +429,7 @@ async fn get_blob(
             HeaderValue::from_static("application/octet-stream"),
         ),
     ];
-    Ok((headers, Body::from_stream(pieces)).into_response())
+    (headers, Body::from_stream(pieces)).into_response()
 }
 
 async fn put_blob(
@@ -388,7 +443,21 @@ async fn put_blob(
     let runner = gateway.runner(&headers, run).await?.current()?;
     let uid = &runner.binding.run_uid;
     let there = gateway.store.has_blob(uid, &digest).await?.is_some();
-    let mut writer = gateway.store.blob_writer(uid, &digest)?;
+    take_body(gateway.store.blob_writer(uid, &digest)?, body).await?;
+    Ok(taken(there))
+}
+
+/// The status of something that is stored now, and was or was not before.
+pub(super) const fn taken(there: bool) -> StatusCode {
+    if there {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    }
+}
+
+/// Stores a body as it comes.
+pub(super) async fn take_body(mut writer: BlobWriter, body: Body) -> Result<(), Failure> {
     let mut pieces = body.into_data_stream();
     while let Some(piece) = pieces.next().await {
         let written = match piece {
@@ -400,12 +469,7 @@ async fn put_blob(
             return Err(failure);
         }
     }
-    writer.finish().await?;
-    Ok(if there {
-        StatusCode::OK
-    } else {
-        StatusCode::CREATED
-    })
+    Ok(writer.finish().await?)
 }
 
 /// The newest snapshot of a run, its digest in a header.
@@ -415,7 +479,7 @@ async fn snapshot(
     headers: HeaderMap,
 ) -> Result<Response, Failure> {
     let run = RunRef { namespace, name };
-    let uid = gateway.reader(&headers, run.clone()).await?;
+    let uid = gateway.reader(&headers, run.clone()).await?.run_uid;
     let reported = gateway.inbox.load(&uid).await?.snapshot();
     let digest = match reported {
         Some(digest) => Some(digest),
@@ -446,7 +510,7 @@ async fn snapshot(
     Ok((headers, bytes).into_response())
 }
 
-fn parse(digest: &str) -> Result<Digest, Failure> {
+pub(super) fn parse(digest: &str) -> Result<Digest, Failure> {
     digest
         .parse()
         .map_err(|e: sopwith_crds::contract::ParseDigestError| Failure::invalid_digest(&e))

@@ -9,6 +9,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::OwnerReference,
 };
 use kube::{Api, Client, api::PostParams};
+use sopwith_crds::AUTHORITY_ANNOTATION;
 use std::{collections::BTreeMap, net::IpAddr, time::Duration};
 
 /// Name of the port, as the Service has it.
@@ -31,6 +32,9 @@ pub struct Address {
     pub port: u16,
 }
 
+/// Gives the certificate authority (PEM) with which the gateway proves itself, as it is now.
+type Authority = std::sync::Arc<dyn Fn() -> String + Send + Sync>;
+
 #[derive(Debug, thiserror::Error)]
 enum AnnounceError {
     #[error("Service {0} does not exist: it is a part of the chart")]
@@ -40,12 +44,19 @@ enum AnnounceError {
 }
 
 /// Leads the Service to this address, for as long as it is polled. `client` is fenced.
-pub async fn announce(client: Client, leadership: Leadership, address: Address) {
+///
+/// The slice bears the gateway's certificate authority, too, for people who have no plan of a run that holds it.
+pub async fn announce(
+    client: Client,
+    leadership: Leadership,
+    address: Address,
+    authority: Authority,
+) {
     let mut announced = false;
     loop {
         // A leader that cannot be sure of it does not even look.
         if leadership.check().is_ok() {
-            match look_after(&client, &address).await {
+            match look_after(&client, &address, &authority()).await {
                 Ok(false) => announced = true,
                 Ok(true) => {
                     announced = true;
@@ -61,7 +72,11 @@ pub async fn announce(client: Client, leadership: Leadership, address: Address) 
 }
 
 /// Whether the slice had to be written.
-async fn look_after(client: &Client, address: &Address) -> Result<bool, AnnounceError> {
+async fn look_after(
+    client: &Client,
+    address: &Address,
+    authority: &str,
+) -> Result<bool, AnnounceError> {
     let slices: Api<EndpointSlice> = Api::namespaced(client.clone(), &address.namespace);
     let params = PostParams::default();
     let Some(there) = slices.get_opt(&address.service).await? else {
@@ -69,10 +84,12 @@ async fn look_after(client: &Client, address: &Address) -> Result<bool, Announce
         let service = services.get_opt(&address.service).await?;
         let service = service.ok_or_else(|| AnnounceError::NoService(address.service.clone()))?;
         let uid = service.metadata.uid.unwrap_or_default();
-        slices.create(&params, &slice(address, uid)).await?;
+        slices
+            .create(&params, &slice(address, authority, uid))
+            .await?;
         return Ok(true);
     };
-    let Some(corrected) = corrected(&there, address) else {
+    let Some(corrected) = corrected(&there, address, authority) else {
         return Ok(false);
     };
     // It carries the version that was read: a leader of yesterday cannot overwrite that of today.
@@ -82,7 +99,7 @@ async fn look_after(client: &Client, address: &Address) -> Result<bool, Announce
 }
 
 /// The slice that leads to an address. It goes with its Service.
-fn slice(address: &Address, service_uid: String) -> EndpointSlice {
+fn slice(address: &Address, authority: &str, service_uid: String) -> EndpointSlice {
     let mut slice = EndpointSlice {
         address_type: if address.ip.is_ipv4() { "IPv4" } else { "IPv6" }.to_owned(),
         endpoints: vec![Endpoint {
@@ -109,6 +126,8 @@ fn slice(address: &Address, service_uid: String) -> EndpointSlice {
     };
     slice.metadata.name = Some(address.service.clone());
     slice.metadata.labels = Some(labels(&address.service));
+    let authority = (AUTHORITY_ANNOTATION.to_owned(), authority.to_owned());
+    slice.metadata.annotations = Some(BTreeMap::from([authority]));
     slice.metadata.owner_references = Some(vec![OwnerReference {
         api_version: "v1".to_owned(),
         kind: "Service".to_owned(),
@@ -133,8 +152,8 @@ fn labels(service: &str) -> BTreeMap<String, String> {
 }
 
 /// What there is with what is wrong in it put right; nothing where nothing is.
-fn corrected(there: &EndpointSlice, address: &Address) -> Option<EndpointSlice> {
-    let wanted = slice(address, String::new());
+fn corrected(there: &EndpointSlice, address: &Address, authority: &str) -> Option<EndpointSlice> {
+    let wanted = slice(address, authority, String::new());
     let mut next = there.clone();
     next.endpoints = wanted.endpoints;
     next.ports = wanted.ports;
@@ -142,6 +161,10 @@ fn corrected(there: &EndpointSlice, address: &Address) -> Option<EndpointSlice> 
         .labels
         .get_or_insert_default()
         .extend(wanted.metadata.labels.unwrap_or_default());
+    next.metadata
+        .annotations
+        .get_or_insert_default()
+        .extend(wanted.metadata.annotations.unwrap_or_default());
     (next != *there).then_some(next)
 }
 
@@ -161,7 +184,7 @@ mod tests {
     }
 
     fn there() -> EndpointSlice {
-        let mut slice = slice(&address("10.0.0.1"), "uid-1".into());
+        let mut slice = slice(&address("10.0.0.1"), "PEM", "uid-1".into());
         slice.metadata.resource_version = Some("7".into());
         let labels = slice.metadata.labels.as_mut().unwrap();
         labels.insert("team".into(), "platform".into());
@@ -170,7 +193,7 @@ mod tests {
 
     #[test]
     fn a_slice_that_is_right_is_not_written() {
-        assert_eq!(corrected(&there(), &address("10.0.0.1")), None);
+        assert_eq!(corrected(&there(), &address("10.0.0.1"), "PEM"), None);
     }
 
     #[rstest]
@@ -179,19 +202,29 @@ mod tests {
     #[case::a_second_endpoint(|s: &mut EndpointSlice| s.endpoints.push(Endpoint::default()), "10.0.0.1")]
     #[case::no_ports(|s: &mut EndpointSlice| s.ports = None, "10.0.0.1")]
     #[case::of_no_service(|s: &mut EndpointSlice| s.metadata.labels = None, "10.0.0.1")]
+    #[case::of_no_authority(|s: &mut EndpointSlice| s.metadata.annotations = None, "10.0.0.1")]
     fn a_slice_that_leads_elsewhere_is_put_right_over_the_version_that_was_read(
         #[case] change: fn(&mut EndpointSlice),
         #[case] ip: &str,
     ) {
         let mut there = there();
         change(&mut there);
-        let next = corrected(&there, &address(ip)).unwrap();
-        assert_eq!(next.endpoints, slice(&address(ip), String::new()).endpoints);
+        let next = corrected(&there, &address(ip), "PEM").unwrap();
+        assert_eq!(
+            next.endpoints,
+            slice(&address(ip), "PEM", String::new()).endpoints
+        );
         assert_eq!(next.metadata.resource_version.as_deref(), Some("7"));
         assert_eq!(
             next.metadata.owner_references,
             there.metadata.owner_references
         );
-        assert_eq!(corrected(&next, &address(ip)), None);
+        assert_eq!(
+            next.metadata.annotations,
+            slice(&address(ip), "PEM", String::new())
+                .metadata
+                .annotations
+        );
+        assert_eq!(corrected(&next, &address(ip), "PEM"), None);
     }
 }

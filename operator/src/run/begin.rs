@@ -7,7 +7,7 @@ use super::{
     look::Seen,
     plan::PreparedPlan,
     progress::{Progress, fold},
-    resolve::{self, Resolved, Unresolved},
+    resolve::{self, Resolved, Unplannable, Unresolved},
     stage::{LOOK_AGAIN, Stage},
     status::Standing,
 };
@@ -54,20 +54,25 @@ impl Stage<'_> {
         if let Err(pending) = context.admission.proves(run) {
             return Ok(Err(Standing::Waiting(pending)));
         }
-        let resolved = match resolve::resolve(run, &context.client, &context.caches).await {
+        let never = |rejection: Rejection| {
+            Standing::Ended(failed(rejection.reason, rejection.message, self.now))
+        };
+        let resolved =
+            resolve::resolve(run, &context.client, &context.caches, &context.store).await;
+        let resolved = match resolved {
             Ok(resolved) => resolved,
-            Err(Unresolved::Missing(pending)) => return Ok(Err(Standing::Waiting(pending))),
-            Err(Unresolved::Kube(error)) => return Err(ReconcileError::Resolve(error)),
+            Err(Unplannable::Unresolved(Unresolved::Missing(pending))) => {
+                return Ok(Err(Standing::Waiting(pending)));
+            }
+            Err(Unplannable::Unresolved(Unresolved::Kube(error))) => {
+                return Err(ReconcileError::Resolve(error));
+            }
+            Err(Unplannable::Rejected(rejection)) => return Ok(Err(never(rejection))),
+            Err(Unplannable::Store(error)) => return Err(error.into()),
         };
         let prepared = match build(run, &resolved) {
             Ok(prepared) => prepared,
-            Err(rejection) => {
-                return Ok(Err(Standing::Ended(failed(
-                    rejection.reason,
-                    rejection.message,
-                    self.now,
-                ))));
-            }
+            Err(rejection) => return Ok(Err(never(rejection))),
         };
         let applied = apply::plan(&context.client, run, prepared, &context.tls.ca_pem()).await;
         match applied {
@@ -118,6 +123,7 @@ fn build(run: &AgentRun, resolved: &Resolved) -> Result<PreparedPlan, Rejection>
         idea: &resolved.idea,
         inputs: &resolved.inputs,
         templates: &resolved.templates,
+        earlier: resolved.earlier.as_ref(),
     })?;
     let compressed = plans::compress(&plan)?;
     Ok(PreparedPlan { plan, compressed })

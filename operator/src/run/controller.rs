@@ -6,7 +6,7 @@ use crate::{
     caches::Caches,
     gateway::{GatewayTls, Inbox},
     metrics::Metrics,
-    store::StoreError,
+    store::{Store, StoreError},
 };
 use k8s_openapi::jiff::Timestamp;
 use kube::{
@@ -31,6 +31,8 @@ pub struct Context {
     pub admission: Admission,
     /// What runners report.
     pub inbox: Inbox,
+    /// What runs left.
+    pub store: Store,
     /// The gateway's certificate authority goes into each plan.
     pub tls: GatewayTls,
     /// What the operator's own configuration adds to pods.

@@ -1,12 +1,13 @@
 //! Runs: resolve → plan → launch → apply → status, as named stages.
 //!
-//! `job`, `pod`, `plan`, `observe`, `progress`, `decisions`, `launch`, `stuck`, `status` and `transition` decide and are pure. The others do:
+//! `job`, `pod`, `plan`, `observe`, `progress`, `decisions`, `earlier`, `launch`, `stuck`, `status` and `transition` decide and are pure. The others do:
 //! `controller` takes a run to its stage, which is `begin`, `going` or `finish`; `look`, `resolve` and `apply` read and write.
 
 pub mod apply;
 mod begin;
 pub mod controller;
 pub mod decisions;
+pub mod earlier;
 mod finish;
 mod going;
 pub mod job;

@@ -182,6 +182,7 @@ impl Progress {
                 self.missing_secrets.insert((secret.clone(), key.clone()));
             }
             What::SecretsFound => self.missing_secrets.clear(),
+            What::ProjectLoaded { snapshot, .. } => self.mark(snapshot.to_string()),
             What::RoundStarted { round } => self.round = *round,
             What::StepStarted { step, attempt } => {
                 seen.begun = true;

@@ -1,14 +1,27 @@
 //! Resolve: reads what a run names, live: what is frozen into a plan, or bounds a launch, must not be what a cache
 //! still holds of it. Who applies a procedure and a run of it at once means the new one.
 
-use super::observe::Pending;
-use crate::caches::Caches;
+use super::{
+    apply::{self, ApplyError},
+    earlier::{self, NotTaken, RUN_NOT_FOUND, UPLOAD_NOT_FOUND, unavailable},
+    observe::Pending,
+};
+use crate::{
+    caches::Caches,
+    retention::UPLOAD_DAYS,
+    store::{Store, StoreError},
+};
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::{Api, Client, Resource, core::NamespaceResourceScope, runtime::reflector::Store};
+use kube::{
+    Api, Client, Resource, ResourceExt as _, core::NamespaceResourceScope, runtime::reflector,
+};
 use serde::de::DeserializeOwned;
 use sopwith_crds::{
-    AgentRun, DEFAULT_POLICY, SopDefinition, SopDefinitionSpec, ToolPolicy, agent_run::KeyRef,
+    AgentRun, DEFAULT_POLICY, SopDefinition, SopDefinitionSpec, ToolPolicy,
+    agent_run::KeyRef,
+    contract::Digest,
     is_object_name,
+    plan::{Earlier, Rejection},
 };
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
@@ -25,6 +38,8 @@ pub struct Resolved {
     pub inputs: BTreeMap<String, String>,
     /// Templates from ConfigMaps by name.
     pub templates: BTreeMap<String, String>,
+    /// The earlier run that the run begins with.
+    pub earlier: Option<Earlier>,
 }
 
 /// Something the run names cannot be read.
@@ -34,6 +49,32 @@ pub enum Unresolved {
     Missing(Pending),
     /// The API server did not answer.
     Kube(kube::Error),
+}
+
+/// A run cannot be planned.
+#[derive(Debug)]
+pub enum Unplannable {
+    /// Something it names cannot be read.
+    Unresolved(Unresolved),
+    /// What it begins with is not there and will not appear any more.
+    Rejected(Rejection),
+    /// The artifact store did not answer.
+    Store(StoreError),
+}
+
+impl From<Unresolved> for Unplannable {
+    fn from(unresolved: Unresolved) -> Self {
+        Self::Unresolved(unresolved)
+    }
+}
+
+impl From<NotTaken> for Unplannable {
+    fn from(not_taken: NotTaken) -> Self {
+        match not_taken {
+            NotTaken::Pending(pending) => Unresolved::Missing(pending).into(),
+            NotTaken::Rejected(rejection) => Self::Rejected(rejection),
+        }
+    }
 }
 
 /// The policy that a run names.
@@ -47,7 +88,8 @@ pub async fn resolve(
     run: &AgentRun,
     client: &Client,
     caches: &Caches,
-) -> Result<Resolved, Unresolved> {
+    store: &Store,
+) -> Result<Resolved, Unplannable> {
     let namespace = run.metadata.namespace.as_deref().unwrap_or_default();
     let sop = named(
         client,
@@ -82,7 +124,81 @@ pub async fn resolve(
         idea,
         inputs,
         templates,
+        earlier: earlier(run, client, caches, store).await?,
     })
+}
+
+/// The earlier run that a run begins with; and whether the project that it names is there.
+async fn earlier(
+    run: &AgentRun,
+    client: &Client,
+    caches: &Caches,
+    store: &Store,
+) -> Result<Option<Earlier>, Unplannable> {
+    let namespace = run.metadata.namespace.as_deref().unwrap_or_default();
+    let source = run.spec.project.as_ref().and_then(|p| p.source.as_ref());
+    let Some(source) = source else {
+        return Ok(None);
+    };
+    if let Some(digest) = &source.upload {
+        uploaded(store, namespace, digest).await?;
+    }
+    let Some(name) = &source.run else {
+        return Ok(None);
+    };
+    let found = named(client, &caches.runs, namespace, name, RUN_NOT_FOUND).await?;
+    let snapshot = earlier::last_snapshot(&found)?;
+    Ok(Some(
+        taken(&found, snapshot, "spec.project.source.run", client, store).await?,
+    ))
+}
+
+/// Whether the namespace has an upload. What is no digest is the checker's to refuse.
+async fn uploaded(store: &Store, namespace: &str, digest: &str) -> Result<(), Unplannable> {
+    let Ok(parsed) = digest.parse::<Digest>() else {
+        return Ok(());
+    };
+    let there = store.has_upload(namespace, &parsed).await;
+    match there.map_err(Unplannable::Store)? {
+        Some(_) => Ok(()),
+        None => Err(NotTaken::Pending(Pending {
+            reason: UPLOAD_NOT_FOUND,
+            message: format!(
+                "namespace {namespace} has no upload {digest} (spec.project.source.upload); it is kept for {UPLOAD_DAYS} days: push the \
+                 folder again with kubectl sop push DIR -n {namespace}"
+            ),
+        })
+        .into()),
+    }
+}
+
+/// What is taken over of an earlier run, if it is still there.
+async fn taken(
+    found: &AgentRun,
+    snapshot: Digest,
+    field: &str,
+    client: &Client,
+    store: &Store,
+) -> Result<Earlier, Unplannable> {
+    let (name, uid) = (found.name_any(), found.uid().unwrap_or_default());
+    let gone = |what: &str| unavailable(field, &format!("{what} of AgentRun \"{name}\" is gone"));
+    let there = store.has_blob(&uid, &snapshot).await;
+    if there.map_err(Unplannable::Store)?.is_none() {
+        return Err(gone("the stored project").into());
+    }
+    let status = found.status.clone().unwrap_or_default();
+    let reference = status.plan.ok_or_else(|| gone("the plan"))?;
+    match apply::read_plan(client, found, &reference).await {
+        Ok(applied) => Ok(earlier::taken(found, &applied.plan, snapshot)),
+        Err(ApplyError::Plan(lost)) => {
+            let message = format!("the plan of AgentRun \"{name}\" is lost: {lost}");
+            Err(unavailable(field, &message).into())
+        }
+        Err(ApplyError::Kube { source, .. }) => Err(Unresolved::Kube(source).into()),
+        Err(other @ ApplyError::NameTaken { .. }) => {
+            Err(unavailable(field, &other.to_string()).into())
+        }
+    }
 }
 
 /// The policy of a run as it is now.
@@ -165,7 +281,7 @@ fn missing(message: String) -> Unresolved {
 
 async fn named<K>(
     client: &Client,
-    store: &Store<K>,
+    store: &reflector::Store<K>,
     namespace: &str,
     name: &str,
     reason: &'static str,

@@ -2,6 +2,7 @@
 
 use super::{
     decisions::{Tally, instructions, shown},
+    earlier::{RUN_NOT_FINISHED, RUN_NOT_FOUND, UPLOAD_NOT_FOUND},
     launch::End,
     observe::{MISSING_SECRET, Observation, Pending},
     progress::{Progress, Waiting},
@@ -12,9 +13,9 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use sopwith_crds::{
     AgentRun, AgentRunStatus,
     conditions::{self, Said},
-    contract::plan::RunPlan,
+    contract::plan::{RunPlan, Source},
     sop_definition::GateKind,
-    status::{DecisionStatus, FailureReason, Phase, PlanRef, StepStatus, Usage},
+    status::{DecisionStatus, FailureReason, Inherited, Phase, PlanRef, StepStatus, Usage},
 };
 
 /// Where a run stands, before it is written down.
@@ -118,7 +119,10 @@ pub fn worth_writing(previous: &AgentRunStatus, next: &AgentRunStatus) -> bool {
                 // These messages carry details that come and go while the reason stays.
                 let telling = matches!(
                     c.reason.as_str(),
-                    "SopNotFound"
+                    RUN_NOT_FOUND
+                        | RUN_NOT_FINISHED
+                        | UPLOAD_NOT_FOUND
+                        | "SopNotFound"
                         | "PolicyNotFound"
                         | "ConfigMapNotFound"
                         | "NameTaken"
@@ -170,8 +174,25 @@ fn describe(status: &mut AgentRunStatus, run: &AgentRun, launched: &Launched<'_>
         .map(|step| clipped(step, room))
         .collect();
     status.usage = Some(launched.usage.clone());
+    status.inherited = inherited(plan);
     status.snapshot.clone_from(&progress.snapshot);
     status.started_at = progress.started_at.map(Time);
+}
+
+/// The earlier run that a plan takes over from.
+fn inherited(plan: &RunPlan) -> Option<Inherited> {
+    match &plan.source {
+        Some(Source::Run {
+            name,
+            uid,
+            snapshot,
+        }) => Some(Inherited {
+            run: name.clone(),
+            uid: uid.clone(),
+            snapshot: snapshot.to_string(),
+        }),
+        Some(Source::Upload { .. }) | None => None,
+    }
 }
 
 /// Drops the oldest.

@@ -14,6 +14,9 @@ const PART_BYTES: usize = 5 * 1024 * 1024;
 /// How many parts of one upload may be under way.
 const PARTS_AT_ONCE: usize = 2;
 
+/// The content of an object.
+pub type Pieces = BoxStream<'static, Result<Bytes, StoreError>>;
+
 /// A blob on its way in. Nothing can be read under its digest before [`finish`](Self::finish) has proven it.
 pub struct BlobWriter {
     upload: BufWriter,
@@ -30,16 +33,32 @@ impl Store {
         run_uid: &str,
         digest: &Digest,
     ) -> Result<Option<u64>, StoreError> {
-        match self.objects.head(&blob_path(run_uid, digest)?).await {
-            Ok(meta) => Ok(Some(meta.size)),
-            Err(object_store::Error::NotFound { .. }) => Ok(None),
+        self.size(&blob_path(run_uid, digest)?).await
+    }
+
+    /// Makes a blob of one run a blob of another, too; false where the first does not have it. Safe to repeat.
+    pub async fn adopt_blob(
+        &self,
+        from_uid: &str,
+        run_uid: &str,
+        digest: &Digest,
+    ) -> Result<bool, StoreError> {
+        self.leadership.check()?;
+        let (from, to) = (blob_path(from_uid, digest)?, blob_path(run_uid, digest)?);
+        match self.objects.copy(&from, &to).await {
+            Ok(()) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
             Err(e) => Err(e.into()),
         }
     }
 
     /// Begins to store a blob that comes in pieces.
     pub fn blob_writer(&self, run_uid: &str, digest: &Digest) -> Result<BlobWriter, StoreError> {
-        let path = blob_path(run_uid, digest)?;
+        self.writer(blob_path(run_uid, digest)?, digest)
+    }
+
+    /// Begins to store bytes that come in pieces and have a digest.
+    pub(super) fn writer(&self, path: Path, digest: &Digest) -> Result<BlobWriter, StoreError> {
         self.leadership.check()?;
         Ok(BlobWriter {
             upload: BufWriter::with_capacity(self.objects.clone(), path, PART_BYTES)
@@ -89,8 +108,22 @@ impl Store {
         &self,
         run_uid: &str,
         digest: &Digest,
-    ) -> Result<Option<(u64, BoxStream<'static, Result<Bytes, StoreError>>)>, StoreError> {
-        match self.objects.get(&blob_path(run_uid, digest)?).await {
+    ) -> Result<Option<(u64, Pieces)>, StoreError> {
+        self.stream(&blob_path(run_uid, digest)?).await
+    }
+
+    /// Whether there is an object, and how many bytes it has.
+    pub(super) async fn size(&self, path: &Path) -> Result<Option<u64>, StoreError> {
+        match self.objects.head(path).await {
+            Ok(meta) => Ok(Some(meta.size)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    /// An object in pieces, with its length; none where it is not there.
+    pub(super) async fn stream(&self, path: &Path) -> Result<Option<(u64, Pieces)>, StoreError> {
+        match self.objects.get(path).await {
             Ok(found) => {
                 let size = found.meta.size;
                 let pieces = found.into_stream().map_err(StoreError::from);

@@ -7,6 +7,7 @@
 //! | `runs/{uid}/launches/{n:06}/{pod_uid}/{seq:08}.json` | once: a batch of reports, as it came |
 //! | `runs/{uid}/blobs/{hex}` | once: bytes under their SHA-256 |
 //! | `runs/{uid}/meta.json` | once: whose run it is |
+//! | `uploads/{namespace}/{hex}` | the same each time: a project's archive under its SHA-256 |
 //! | `ledger/{namespace}/{policy}/{date}/…` | over and over, each time over the version before: what a launch used on a day |
 //! | `probe` | once: shows that the store can be written and keeps what is there |
 
@@ -15,10 +16,12 @@ mod blobs;
 mod open;
 #[cfg(test)]
 mod tests;
+mod uploads;
 
 pub use batches::{BatchKey, Put, StoredBatch};
-pub use blobs::BlobWriter;
+pub use blobs::{BlobWriter, Pieces};
 pub use open::S3Options;
+pub use uploads::Upload;
 
 use crate::leader::{Leadership, NotLeader};
 use bytes::Bytes;

@@ -20,7 +20,7 @@ use sopwith_crds::{
 };
 use std::{collections::BTreeSet, pin::pin};
 
-fn folder() -> tempfile::TempDir {
+pub(super) fn folder() -> tempfile::TempDir {
     tempfile::tempdir().unwrap()
 }
 
@@ -52,7 +52,13 @@ fn last(sequence: u64, snapshot: &Digest) -> ReportBatch {
 }
 
 impl Running {
-    async fn call(&self, method: Method, token: &str, path: &str, body: Vec<u8>) -> Response {
+    pub(super) async fn call(
+        &self,
+        method: Method,
+        token: &str,
+        path: &str,
+        body: Vec<u8>,
+    ) -> Response {
         let request = self
             .client
             .request(method, self.url(path))
@@ -60,7 +66,7 @@ impl Running {
         request.body(body).send().await.unwrap()
     }
 
-    async fn get(&self, token: &str, path: &str) -> Response {
+    pub(super) async fn get(&self, token: &str, path: &str) -> Response {
         self.call(Method::GET, token, path, Vec::new()).await
     }
 
@@ -91,7 +97,7 @@ impl Running {
     }
 }
 
-async fn refused(answer: Response, status: StatusCode, reason: &str) -> String {
+pub(super) async fn refused(answer: Response, status: StatusCode, reason: &str) -> String {
     let got = answer.status();
     let problem: Problem = answer.json().await.unwrap();
     assert_eq!(
@@ -320,7 +326,7 @@ async fn bodies_are_bounded_and_checked() {
     assert_eq!(there.status(), StatusCode::NOT_FOUND);
 }
 
-fn blob(content: &[u8]) -> String {
+pub(super) fn blob(content: &[u8]) -> String {
     format!("blobs/{}", Digest::of(content))
 }
 

@@ -1,6 +1,8 @@
 //! Claims about tokens: what they prove, and how long that is believed.
 
-use crate::gateway::{Authenticator, Identity, PodIdentity, ReviewError, Reviewer, auth::identity};
+use crate::gateway::{
+    Authenticator, Identity, PodIdentity, ReviewError, Reviewer, Right, auth::identity,
+};
 use axum::http::{HeaderMap, HeaderValue, header::AUTHORIZATION};
 use futures::future::BoxFuture;
 use k8s_openapi::api::authentication::v1::UserInfo;
@@ -61,11 +63,10 @@ impl Reviewer for Counting {
         Box::pin(std::future::ready(answer))
     }
 
-    fn may_read<'a>(
+    fn may<'a>(
         &'a self,
         _: &'a Identity,
-        _: &'a str,
-        _: &'a str,
+        _: Right<'a>,
     ) -> BoxFuture<'a, Result<bool, ReviewError>> {
         Box::pin(std::future::ready(Ok(false)))
     }

@@ -3,7 +3,7 @@
 use crate::{
     gateway::{
         Authenticator, BatchContext, Binding, Gateway, Identity, Inbox, LaunchBinding, Observer,
-        PodIdentity, Refusal, ReviewError, Reviewer, RunFacts, RunRef,
+        PodIdentity, Refusal, ReviewError, Reviewer, Right, RunFacts, RunRef,
         certificate::{Bundle, Need, make},
         router, serve,
         tls::{certified_key, server_config},
@@ -53,19 +53,25 @@ impl Reviewer for Tokens {
         Box::pin(std::future::ready(answer))
     }
 
-    fn may_read<'a>(
+    fn may<'a>(
         &'a self,
         who: &'a Identity,
-        _: &'a str,
-        _: &'a str,
+        right: Right<'a>,
     ) -> BoxFuture<'a, Result<bool, ReviewError>> {
-        Box::pin(std::future::ready(Ok(who.user == "ada")))
+        let allowed = match right {
+            Right::Read { .. } => who.user == "ada",
+            Right::Upload { namespace } => who.user == "ada" && namespace == "demo",
+        };
+        Box::pin(std::future::ready(Ok(allowed)))
     }
 }
 
 /// Pods `1` and `2` belong to the launches 1 and 2 of demo/blackjack.
+#[derive(Default)]
 pub(super) struct Launches {
     pub(super) newest: Mutex<u32>,
+    pub(super) upload: Mutex<Option<String>>,
+    pub(super) earlier: Mutex<Option<String>>,
 }
 
 impl Binding for Launches {
@@ -84,6 +90,8 @@ impl Binding for Launches {
                 current: launch >= newest,
                 policy: "default".into(),
                 sop: "software-company".into(),
+                upload: self.upload.lock().unwrap().clone(),
+                earlier: self.earlier.lock().unwrap().clone(),
                 ..LaunchBinding::default()
             }),
             _ => Err(Refusal::NotOfRun {
@@ -176,6 +184,7 @@ impl Running {
         let seen = Arc::new(Seen::default());
         let launches = Arc::new(Launches {
             newest: Mutex::new(1),
+            ..Launches::default()
         });
         let gateway = Gateway {
             auth: Authenticator::new(Arc::new(Tokens)),
@@ -211,8 +220,13 @@ impl Running {
     }
 
     pub(super) fn url(&self, path: &str) -> String {
+        self.url_of("runs/demo/blackjack", path)
+    }
+
+    /// The URL of what belongs to another run, or to a namespace.
+    pub(super) fn url_of(&self, whose: &str, path: &str) -> String {
         let port = self.address.port();
-        format!("https://{NAME}:{port}/v1/runs/demo/blackjack/{path}")
+        format!("https://{NAME}:{port}/v1/{whose}/{path}")
     }
 }
 

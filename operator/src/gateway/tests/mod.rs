@@ -4,3 +4,4 @@ mod calls;
 mod decisions;
 mod identities;
 mod listener;
+mod projects;
