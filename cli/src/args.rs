@@ -13,7 +13,7 @@ pub(crate) const EXIT_USAGE: u8 = 2;
 /// The run had not ended in time.
 pub(crate) const EXIT_TIMEOUT: u8 = 3;
 
-/// Follow runs of Sopwith and fetch what they left.
+/// Follow runs of Sopwith, fetch what they left, and upload what they begin with.
 #[derive(Debug, Parser)]
 #[command(
     name = "kubectl-sop",
@@ -51,6 +51,11 @@ pub(crate) enum Command {
     /// The newest snapshot is fetched from the gateway through a port-forward; every file is checked against
     /// its digest. A run that is still at work can be pulled, too.
     Pull(PullArgs),
+    /// Upload a folder as the project that a run begins with
+    ///
+    /// Regular files that git would not ignore go into the run's namespace; the digest that is printed belongs into
+    /// spec.project.source.upload of an `AgentRun` there. The same files have the same digest. An upload is kept for 7 days.
+    Push(PushArgs),
 }
 
 #[derive(Debug, ClapArgs)]
@@ -75,15 +80,33 @@ pub(crate) struct PullArgs {
     /// Write into a folder that is not empty; files of the same name are replaced, others stay
     #[arg(long)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayArgs,
+    /// ServiceAccount in the operator's namespace that reads, where the kubeconfig has no bearer token
+    #[arg(long, value_name = "NAME", default_value = "sopwith-reader")]
+    pub(crate) reader: String,
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct PushArgs {
+    /// Folder to upload
+    pub(crate) folder: PathBuf,
+    #[command(flatten)]
+    pub(crate) gateway: GatewayArgs,
+    /// ServiceAccount in the operator's namespace that uploads, where the kubeconfig has no bearer token
+    #[arg(long, value_name = "NAME", default_value = "sopwith-uploader")]
+    pub(crate) uploader: String,
+}
+
+/// Where the gateway is.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct GatewayArgs {
     /// Namespace of the operator
     #[arg(long, value_name = "NAMESPACE", default_value = "sopwith-system")]
     pub(crate) operator_namespace: String,
     /// Service of the gateway in the operator's namespace
     #[arg(long, value_name = "SERVICE", default_value = "sopwith-gateway")]
     pub(crate) gateway_service: String,
-    /// ServiceAccount in the operator's namespace that reads, where the kubeconfig has no bearer token
-    #[arg(long, value_name = "NAME", default_value = "sopwith-reader")]
-    pub(crate) reader: String,
 }
 
 /// Reads `10m`, `90s`, `1h30m`.

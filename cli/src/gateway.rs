@@ -1,11 +1,12 @@
 //! The gateway, reached through a port-forward. TLS is spoken end to end with the certificate authority that the
-//! run's plan names, so nothing between here and the gateway is trusted.
+//! run's plan names, or the gateway's EndpointSlice where there is no run: what is between the API server and the gateway is
+//! not trusted.
 
 use crate::cluster::{self, Cluster};
 use bytes::Bytes;
-use http_body_util::{BodyExt as _, Empty, Limited};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper::{
-    Request, StatusCode,
+    Method, Request, StatusCode,
     client::conn::http1::{self, SendRequest},
     header::{AUTHORIZATION, HOST, HeaderValue},
 };
@@ -25,7 +26,7 @@ use rustls::{
 };
 use secrecy::{ExposeSecret as _, SecretString};
 use sopwith_crds::{
-    GATEWAY_AUDIENCE,
+    AUTHORITY_ANNOTATION, GATEWAY_AUDIENCE,
     contract::{
         Digest,
         report::{MAX_BLOB_BYTES, Problem},
@@ -37,6 +38,8 @@ use tokio_rustls::TlsConnector;
 
 /// Longest wait for one answer.
 const ANSWER_WITHIN: Duration = Duration::from_secs(60);
+/// The same where a project is sent.
+const SENT_WITHIN: Duration = Duration::from_secs(600);
 /// Life of the token, the least that the API server gives.
 const TOKEN_SECONDS: i64 = 600;
 
@@ -58,22 +61,22 @@ pub(crate) enum Error {
     },
     /// No token for the gateway.
     #[error(
-        "ServiceAccount {reader} in namespace {namespace} gave no token: {why}; ask for the Role sopwith-reader-token there, or use a kubeconfig with a bearer token"
+        "ServiceAccount {account} in namespace {namespace} gave no token: {why}; ask for the Role {account}-token there, or use a kubeconfig with a bearer token"
     )]
     NoToken {
         /// The ServiceAccount.
-        reader: String,
+        account: String,
         /// Its namespace.
         namespace: String,
         /// Why.
         why: String,
     },
     /// The certificate authority cannot be used.
-    #[error("the certificate authority in the run's plan cannot be used: {0}")]
+    #[error("the gateway's certificate authority cannot be used: {0}")]
     Authority(String),
     /// TLS failed.
     #[error(
-        "the gateway did not prove to be {name}: {source}; was its certificate authority changed since the run was planned?"
+        "the gateway did not prove to be {name}: {source}; was its certificate authority changed meanwhile?"
     )]
     Tls {
         /// The name asked for.
@@ -112,13 +115,23 @@ pub(crate) struct Address<'a> {
     pub(crate) namespace: &'a str,
     /// The gateway's Service.
     pub(crate) service: &'a str,
-    /// ServiceAccount that reads, where the kubeconfig has no bearer token.
-    pub(crate) reader: &'a str,
-    /// PEM of the certificate authority.
-    pub(crate) authority: &'a [u8],
+    /// `ServiceAccount` that asks, where the kubeconfig has no bearer token.
+    pub(crate) account: &'a str,
+    /// PEM of the certificate authority; none: as the gateway's `EndpointSlice` has it.
+    pub(crate) authority: Option<&'a [u8]>,
 }
 
-/// A connection for the blobs of one run. It is made again once when it breaks.
+/// Where the blobs of a run are.
+pub(crate) fn blobs(namespace: &str, run: &str) -> String {
+    format!("/v1/runs/{namespace}/{run}/blobs")
+}
+
+/// Where the uploads of a namespace are.
+pub(crate) fn uploads(namespace: &str) -> String {
+    format!("/v1/namespaces/{namespace}/uploads")
+}
+
+/// A connection for things under their digests. It is made again once when it breaks.
 pub(crate) struct Gateway {
     pods: Api<Pod>,
     pod: String,
@@ -126,21 +139,31 @@ pub(crate) struct Gateway {
     tls: TlsConnector,
     server: String,
     authorization: HeaderValue,
-    blobs: String,
-    sender: Option<SendRequest<Empty<Bytes>>>,
+    folder: String,
+    remedy: &'static str,
+    sender: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Gateway {
-    /// Finds the pod and gets a token; nothing is connected yet.
+    /// Finds the pod and gets a token; nothing is connected yet. `remedy` is for who is not allowed to do this.
     pub(crate) async fn find(
         cluster: &Cluster,
         address: &Address<'_>,
-        run: &str,
+        folder: String,
+        remedy: &'static str,
     ) -> Result<Self, Error> {
-        let (pod, port) = endpoint(cluster, address).await?;
+        let Endpoint {
+            pod,
+            port,
+            authority,
+        } = endpoint(cluster, address).await?;
+        let authority = match address.authority {
+            Some(authority) => authority.to_vec(),
+            None => authority.into_bytes(),
+        };
         let token = match &cluster.token {
             Some(token) => token.clone(),
-            None => reader_token(cluster, address).await?,
+            None => account_token(cluster, address).await?,
         };
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.expose_secret()))
             .map_err(|_| Error::Broken("the token cannot stand in a header".to_owned()))?;
@@ -149,43 +172,69 @@ impl Gateway {
             pods: Api::namespaced(cluster.client.clone(), address.namespace),
             pod,
             port,
-            tls: connector(address.authority)?,
+            tls: connector(&authority)?,
             server: format!("{}.{}.svc", address.service, address.namespace),
             authorization,
-            blobs: format!("/v1/runs/{}/{run}/blobs", cluster.namespace),
+            folder,
+            remedy,
             sender: None,
         })
     }
 
     /// The bytes with that digest, verified.
-    pub(crate) async fn blob(&mut self, digest: &Digest) -> Result<Bytes, Error> {
-        let bytes = match self.get(digest).await {
-            // A server may close a connection between two requests.
-            Err(Error::Broken(_)) => {
-                self.sender = None;
-                self.get(digest).await?
-            }
-            answer => answer?,
-        };
+    pub(crate) async fn get(&mut self, digest: &Digest) -> Result<Bytes, Error> {
+        let bytes = self
+            .twice(Method::GET, digest, Bytes::new(), ANSWER_WITHIN)
+            .await?;
         verified(bytes, digest)
     }
 
-    async fn get(&mut self, digest: &Digest) -> Result<Bytes, Error> {
-        tokio::time::timeout(ANSWER_WITHIN, self.ask(digest))
-            .await
-            .unwrap_or_else(|_| {
-                Err(Error::Broken(format!(
-                    "no answer within {} s",
-                    ANSWER_WITHIN.as_secs()
-                )))
-            })
+    /// Sends bytes under their digest.
+    pub(crate) async fn put(&mut self, digest: &Digest, bytes: Bytes) -> Result<(), Error> {
+        self.twice(Method::PUT, digest, bytes, SENT_WITHIN).await?;
+        Ok(())
     }
 
-    async fn ask(&mut self, digest: &Digest) -> Result<Bytes, Error> {
-        let request = Request::get(format!("{}/{digest}", self.blobs))
+    /// A server may close a connection between two requests: then it is asked once more.
+    async fn twice(
+        &mut self,
+        method: Method,
+        digest: &Digest,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Bytes, Error> {
+        match self
+            .within(method.clone(), digest, body.clone(), within)
+            .await
+        {
+            Err(Error::Broken(_)) => {
+                self.sender = None;
+                self.within(method, digest, body, within).await
+            }
+            answer => answer,
+        }
+    }
+
+    async fn within(
+        &mut self,
+        method: Method,
+        digest: &Digest,
+        body: Bytes,
+        within: Duration,
+    ) -> Result<Bytes, Error> {
+        let late = Error::Broken(format!("no answer within {} s", within.as_secs()));
+        tokio::time::timeout(within, self.ask(method, digest, body))
+            .await
+            .unwrap_or(Err(late))
+    }
+
+    async fn ask(&mut self, method: Method, digest: &Digest, body: Bytes) -> Result<Bytes, Error> {
+        let request = Request::builder()
+            .method(method)
+            .uri(format!("{}/{digest}", self.folder))
             .header(HOST, &self.server)
             .header(AUTHORIZATION, self.authorization.clone())
-            .body(Empty::new())
+            .body(Full::new(body))
             .map_err(|e| Error::Broken(e.to_string()))?;
         let open = self.sender.take().filter(|s| !s.is_closed());
         let sender = if let Some(sender) = open {
@@ -195,7 +244,7 @@ impl Gateway {
             self.sender
                 .insert(speak(&self.tls, &self.server, stream).await?)
         };
-        answer(sender, request).await
+        answer(sender, request, self.remedy).await
     }
 
     /// A stream to the gateway's port in its pod.
@@ -222,7 +271,7 @@ async fn speak<S>(
     tls: &TlsConnector,
     server: &str,
     stream: S,
-) -> Result<SendRequest<Empty<Bytes>>, Error>
+) -> Result<SendRequest<Full<Bytes>>, Error>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -244,8 +293,9 @@ where
 }
 
 async fn answer(
-    sender: &mut SendRequest<Empty<Bytes>>,
-    request: Request<Empty<Bytes>>,
+    sender: &mut SendRequest<Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+    remedy: &'static str,
 ) -> Result<Bytes, Error> {
     let broken = |e: &dyn std::fmt::Display| Error::Broken(e.to_string());
     sender.ready().await.map_err(|e| broken(&e))?;
@@ -256,15 +306,23 @@ async fn answer(
         .await
         .map_err(|e| broken(&e))?
         .to_bytes();
-    if status == StatusCode::OK {
+    if status.is_success() {
         Ok(body)
     } else {
-        Err(refused(status, &body))
+        Err(refused(status, &body, remedy))
     }
 }
 
-/// The pod and port behind the gateway's Service.
-async fn endpoint(cluster: &Cluster, address: &Address<'_>) -> Result<(String, u16), Error> {
+/// What is behind the gateway's Service.
+#[derive(Debug, PartialEq, Eq)]
+struct Endpoint {
+    pod: String,
+    port: u16,
+    /// PEM; empty where the operator is of an earlier version.
+    authority: String,
+}
+
+async fn endpoint(cluster: &Cluster, address: &Address<'_>) -> Result<Endpoint, Error> {
     let slices: Api<EndpointSlice> = Api::namespaced(cluster.client.clone(), address.namespace);
     let label = format!("kubernetes.io/service-name={}", address.service);
     let found = slices
@@ -288,7 +346,7 @@ async fn endpoint(cluster: &Cluster, address: &Address<'_>) -> Result<(String, u
 }
 
 /// The first ready pod of a slice and the slice's first port.
-fn ready(slice: &EndpointSlice) -> Option<(String, u16)> {
+fn ready(slice: &EndpointSlice) -> Option<Endpoint> {
     let port = slice.ports.as_ref()?.iter().find_map(|p| p.port)?;
     let pod = slice
         .endpoints
@@ -301,10 +359,16 @@ fn ready(slice: &EndpointSlice) -> Option<(String, u16)> {
                 .name
                 .clone()
         })?;
-    Some((pod, u16::try_from(port).ok()?))
+    let annotations = slice.metadata.annotations.as_ref();
+    let authority = annotations.and_then(|all| all.get(AUTHORITY_ANNOTATION));
+    Some(Endpoint {
+        pod,
+        port: u16::try_from(port).ok()?,
+        authority: authority.cloned().unwrap_or_default(),
+    })
 }
 
-async fn reader_token(cluster: &Cluster, address: &Address<'_>) -> Result<SecretString, Error> {
+async fn account_token(cluster: &Cluster, address: &Address<'_>) -> Result<SecretString, Error> {
     let accounts: Api<ServiceAccount> = Api::namespaced(cluster.client.clone(), address.namespace);
     let request = TokenRequest {
         spec: TokenRequestSpec {
@@ -315,12 +379,12 @@ async fn reader_token(cluster: &Cluster, address: &Address<'_>) -> Result<Secret
         ..TokenRequest::default()
     };
     let no_token = |why: String| Error::NoToken {
-        reader: address.reader.to_owned(),
+        account: address.account.to_owned(),
         namespace: address.namespace.to_owned(),
         why,
     };
     let answer = accounts
-        .create_token_request(address.reader, &PostParams::default(), &request)
+        .create_token_request(address.account, &PostParams::default(), &request)
         .await
         .map_err(|e| match e {
             kube::Error::Api(status) => no_token(status.message.clone()),
@@ -362,7 +426,7 @@ fn verified(bytes: Bytes, wanted: &Digest) -> Result<Bytes, Error> {
 }
 
 /// What a refusal means to the one who asked.
-fn refused(status: StatusCode, body: &[u8]) -> Error {
+fn refused(status: StatusCode, body: &[u8], remedy: &'static str) -> Error {
     let message = serde_json::from_slice::<Problem>(body).map_or_else(
         |_| "no reason given".to_owned(),
         |problem| crate::text::one_line(&problem.message, 400),
@@ -371,9 +435,7 @@ fn refused(status: StatusCode, body: &[u8]) -> Error {
         StatusCode::UNAUTHORIZED => {
             "the token was not accepted; log in again, or use a context without a bearer token"
         }
-        StatusCode::FORBIDDEN => {
-            "ask for \"get\" on agentruns/dossier in the run's namespace (ClusterRole sopwith-dossier-reader)"
-        }
+        StatusCode::FORBIDDEN => remedy,
         StatusCode::NOT_FOUND => {
             "the artifact is no longer stored; was the operator's volume replaced?"
         }
@@ -393,28 +455,36 @@ mod tests {
     use serde_json::json;
 
     #[rstest]
-    #[case(true, "Pod", Some(("operator-0".to_owned(), 8443)))]
+    #[case(true, "Pod", Some(("operator-0", 8443, "PEM")))]
     #[case(false, "Pod", None)]
     #[case(true, "Node", None)]
     fn only_a_ready_pod_is_asked(
         #[case] is_ready: bool,
         #[case] kind: &str,
-        #[case] found: Option<(String, u16)>,
+        #[case] found: Option<(&str, u16, &str)>,
     ) {
         let slice: EndpointSlice = serde_json::from_value(json!({
+            "metadata": {"annotations": {AUTHORITY_ANNOTATION: "PEM"}},
             "addressType": "IPv4", "ports": [{"name": "https", "port": 8443}],
             "endpoints": [{"addresses": ["10.0.0.1"], "conditions": {"ready": is_ready},
                            "targetRef": {"kind": kind, "name": "operator-0"}}]}))
         .unwrap();
+        let found = found.map(|(pod, port, authority)| Endpoint {
+            pod: pod.into(),
+            port,
+            authority: authority.into(),
+        });
         assert_eq!(ready(&slice), found);
     }
 
     #[test]
     fn a_refusal_says_what_to_do() {
         let body = br#"{"reason":"Forbidden","message":"user jane may not get agentruns/dossier"}"#;
-        let said = refused(StatusCode::FORBIDDEN, body).to_string();
-        assert!(said.contains("user jane"), "{said}");
-        assert!(said.contains("sopwith-dossier-reader"), "{said}");
+        let said = refused(StatusCode::FORBIDDEN, body, "ask for a role").to_string();
+        assert!(
+            said.contains("user jane") && said.contains("ask for a role"),
+            "{said}"
+        );
     }
 
     #[test]
@@ -469,9 +539,9 @@ mod tests {
         let mut sender = speak(&tls, name, stream).await?;
         let request = Request::get("/")
             .header(HOST, name)
-            .body(Empty::new())
+            .body(Full::default())
             .unwrap();
-        answer(&mut sender, request).await
+        answer(&mut sender, request, "").await
     }
 
     const OK: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nblob";

@@ -1,8 +1,10 @@
-//! `kubectl sop`: follows runs of Sopwith and fetches what they left.
+//! `kubectl sop`: follows runs of Sopwith, fetches what they left, and uploads what they begin with.
 
 mod args;
 mod cluster;
+mod gateway;
 mod pull;
+mod push;
 mod text;
 mod watch;
 
@@ -37,6 +39,10 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         Command::Watch(watch) => Ok(ExitCode::from(watch::run(&cluster, &watch).await?)),
         Command::Pull(pull) => {
             pull::run(&cluster, &pull).await?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Push(push) => {
+            push::run(&cluster, &push).await?;
             Ok(ExitCode::SUCCESS)
         }
     }

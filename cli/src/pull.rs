@@ -1,7 +1,6 @@
 //! `kubectl sop pull`: fetches what a run has left.
 
 mod evidence;
-mod gateway;
 mod layout;
 mod tree;
 mod write;
@@ -9,11 +8,11 @@ mod write;
 use crate::{
     args::PullArgs,
     cluster::{self, Cluster},
+    gateway::{self, Address, Gateway},
     text,
 };
 use anyhow::Context as _;
 use bytes::Bytes;
-use gateway::{Address, Gateway};
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
 use layout::{EVIDENCE, File, MESSAGES};
@@ -31,6 +30,8 @@ use std::{
     fmt::Write as _,
     io::{self, Write as _},
 };
+
+const MAY_NOT_READ: &str = "ask for \"get\" on agentruns/dossier in the run's namespace (ClusterRole sopwith-dossier-reader)";
 
 /// Why there is nothing to pull.
 #[derive(Debug, thiserror::Error)]
@@ -71,20 +72,21 @@ pub(crate) async fn run(cluster: &Cluster, args: &PullArgs) -> anyhow::Result<()
     let digest = newest_snapshot(&args.name, &status)?;
     let frozen = frozen(cluster, &run, &status).await?;
     let address = Address {
-        namespace: &args.operator_namespace,
-        service: &args.gateway_service,
-        reader: &args.reader,
-        authority: &frozen.authority,
+        namespace: &args.gateway.operator_namespace,
+        service: &args.gateway.gateway_service,
+        account: &args.reader,
+        authority: Some(&frozen.authority),
     };
-    let mut gateway = Gateway::find(cluster, &address, &args.name).await?;
-    let bytes = gateway.blob(&digest).await.context("fetch the snapshot")?;
+    let folder = gateway::blobs(&cluster.namespace, &args.name);
+    let mut gateway = Gateway::find(cluster, &address, folder, MAY_NOT_READ).await?;
+    let bytes = gateway.get(&digest).await.context("fetch the snapshot")?;
     let snapshot = read(&bytes, &status)?;
     let files = layout::files(&snapshot, &frozen.project)?;
     let stage = write::Stage::new(&args.out)?;
     let mut fetched = Vec::new();
     for file in &files {
         let content = gateway
-            .blob(&file.digest)
+            .get(&file.digest)
             .await
             .with_context(|| format!("fetch {}", file.path))?;
         whole(file, &content)?;
