@@ -6,6 +6,7 @@ mod approval;
 mod changes;
 mod control;
 mod flight;
+mod projects;
 mod providers;
 mod samples;
 mod theatre;

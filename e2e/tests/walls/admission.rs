@@ -232,6 +232,60 @@ async fn a_run_and_a_procedure_read_no_config_map_that_their_author_may_not_read
 }
 
 #[tokio::test]
+async fn a_run_begins_only_with_what_its_creator_may_read() -> Result<()> {
+    in_namespace("earlier-runs", async |namespace| {
+        let create = |names: &[&str]| {
+            json!([
+                { "apiGroups": ["sopwith.dev"], "resources": ["agentruns"], "verbs": ["create"] },
+                { "apiGroups": ["sopwith.dev"], "resources": ["toolpolicies"], "verbs": ["use"] },
+                { "apiGroups": ["sopwith.dev"], "resources": ["agentruns/dossier"], "resourceNames": names, "verbs": ["get"] },
+            ])
+        };
+        // Without a name the rule would hold for all.
+        let blind = Person::user("blind").await?.given_rules(&namespace, create(&["none"])).await?;
+        let blind = blind.can(&namespace, "create agentruns.sopwith.dev").await?;
+        let one = Person::user("one").await?.given_rules(&namespace, create(&["mine"])).await?;
+        let one = one.can(&namespace, "get agentruns.sopwith.dev/dossier mine").await?;
+        let all = Person::user("all").await?.given(&namespace, "sopwith-edit").await?;
+        let all = all.can(&namespace, "get agentruns.sopwith.dev/dossier").await?;
+        let source = |run: &str| json!({ "project": { "source": { "run": run } } });
+        let recover = |run: &str| json!({ "recoverFrom": { "run": run } });
+        let both = |source: &str, recover: &str| {
+            json!({ "project": { "source": { "run": source } }, "recoverFrom": { "run": recover } })
+        };
+        let upload = json!({ "project": { "source": { "upload": format!("sha256:{}", "0".repeat(64)) } } });
+        let project = "left, which spec.project.source.run names";
+        let state = "left, which spec.recoverFrom names";
+        let mut table = Attempts::new("admission: what a run begins with");
+        for (who, spec, refused) in [
+            (&blind, json!({}), None),
+            (&blind, json!({ "project": { "name": "x" } }), None),
+            (&blind, upload, None),
+            (&blind, source("mine"), Some(project)),
+            (&blind, recover("mine"), Some(state)),
+            (&blind, source("is-there-one"), Some(project)),
+            (&one, source("mine"), None),
+            (&one, recover("mine"), None),
+            (&one, both("mine", "mine"), None),
+            (&one, source("theirs"), Some(project)),
+            (&one, recover("theirs"), Some(state)),
+            (&one, both("mine", "theirs"), Some(state)),
+            (&one, both("theirs", "mine"), Some(project)),
+            (&all, both("mine", "theirs"), None),
+        ] {
+            let what = format!("{}: {spec}", who.name);
+            let answer = who.api::<AgentRun>(&namespace).create(&asked(), &idle("a", spec)).await;
+            match refused {
+                None => table.taken(&what, answer),
+                Some(words) => table.refused(&what, answer, words),
+            }
+        }
+        table.end()
+    })
+    .await
+}
+
+#[tokio::test]
 async fn only_those_who_may_approve_give_a_run_more_money() -> Result<()> {
     in_namespace("investment", async |namespace| {
         let dev = Person::user("dev").await?.given(&namespace, "sopwith-edit").await?;
@@ -618,6 +672,7 @@ async fn the_roles_of_the_cluster_give_what_the_docs_say() -> Result<()> {
             "update sopdefinitions.sopwith.dev",
             "use toolpolicies.sopwith.dev default",
             "get agentruns.sopwith.dev/dossier",
+            "create agentruns.sopwith.dev/upload",
             "use toolpolicies.sopwith.dev strong",
             "update agentruns.sopwith.dev/approve",
             "create toolpolicies.sopwith.dev",
@@ -630,8 +685,8 @@ async fn the_roles_of_the_cluster_give_what_the_docs_say() -> Result<()> {
         // How many of the rights above, from the first on, a role has; and those it has beyond.
         for (role, first, further) in [
             ("view", 1, &[][..]),
-            ("edit", 5, &[]),
-            ("admin", 8, &[]),
+            ("edit", 6, &[]),
+            ("admin", 9, &[]),
             ("sopwith-view", 1, &[]),
             (
                 "sopwith-edit",
@@ -641,6 +696,7 @@ async fn the_roles_of_the_cluster_give_what_the_docs_say() -> Result<()> {
                     "update sopdefinitions.sopwith.dev",
                     "use toolpolicies.sopwith.dev default",
                     "get agentruns.sopwith.dev/dossier",
+                    "create agentruns.sopwith.dev/upload",
                 ],
             ),
             (
@@ -668,6 +724,11 @@ async fn the_roles_of_the_cluster_give_what_the_docs_say() -> Result<()> {
                 "sopwith-dossier-reader",
                 0,
                 &["get agentruns.sopwith.dev/dossier"],
+            ),
+            (
+                "sopwith-uploader",
+                0,
+                &["create agentruns.sopwith.dev/upload"],
             ),
             (
                 "sopwith-promoter",
