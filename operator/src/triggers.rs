@@ -24,7 +24,8 @@ pub(crate) fn changes<K: Clone + Send + Sync + 'static>(
         .boxed()
 }
 
-/// Passes the watch of runs on, and signals that one appeared, ended or went.
+/// Passes the watch of runs on, and signals that one appeared, ended or went, or that all were listed anew: what happened to them
+/// meanwhile is told by no event of its own.
 pub(crate) fn comings(watch: Watch<AgentRun>, changed: &signal::Sender<u64>) -> Watch<AgentRun> {
     let changed = changed.clone();
     watch
@@ -36,7 +37,9 @@ pub(crate) fn comings(watch: Watch<AgentRun>, changed: &signal::Sender<u64>) -> 
             };
             match event {
                 Ok(watcher::Event::Apply(run)) if !counts(run) => {}
-                Ok(watcher::Event::Apply(_) | watcher::Event::Delete(_)) => {
+                Ok(
+                    watcher::Event::Apply(_) | watcher::Event::Delete(_) | watcher::Event::InitDone,
+                ) => {
                     changed.send_modify(|count| *count = count.wrapping_add(1));
                 }
                 _ => {}
@@ -102,6 +105,29 @@ mod tests {
 
     fn run() -> AgentRun {
         AgentRun::new("one", sopwith_crds::agent_run::AgentRunSpec::default())
+    }
+
+    fn run_in(phase: Phase) -> AgentRun {
+        let mut run = run();
+        run.status.get_or_insert_default().phase = Some(phase);
+        run
+    }
+
+    #[rstest]
+    #[case::it_appeared(vec![Event::Apply(run())], 1)]
+    #[case::it_is_at_work(vec![Event::Apply(run_in(Phase::Running))], 0)]
+    #[case::it_ended(vec![Event::Apply(run_in(Phase::Failed))], 1)]
+    #[case::it_went(vec![Event::Delete(run_in(Phase::Running))], 1)]
+    #[case::it_ended_while_nobody_watched(vec![Event::Init, Event::InitApply(run_in(Phase::Failed)), Event::InitDone], 1)]
+    #[tokio::test]
+    async fn runs_are_counted_when_one_may_have_come_ended_or_gone(
+        #[case] events: Vec<Event<AgentRun>>,
+        #[case] signals: u64,
+    ) {
+        let changed = signal::Sender::new(0);
+        let watch: Watch<AgentRun> = stream::iter(events.into_iter().map(Ok)).boxed();
+        comings(watch, &changed).collect::<Vec<_>>().await;
+        assert_eq!(*changed.borrow(), signals);
     }
 
     #[rstest]
