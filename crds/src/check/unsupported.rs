@@ -5,7 +5,7 @@ use crate::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
     agent_run::PromptSchema,
     sop_definition::{
-        Command, Gate, GateKind, NetworkAccess, OnStuck, ReactMode, ReportFormat, Step, Work,
+        Command, Gate, GateKind, NetworkAccess, OnStuck, ReactMode, Step, Work,
         Workspace,
     },
     tool_policy::{OnExhausted, ReplayMode},
@@ -168,14 +168,6 @@ impl NotYet {
             };
             for (field, program) in command.programs() {
                 self.command(&format!("{path}.command.{field}"), program);
-            }
-            for report in &command.reports {
-                let path = format!("{path}.command.reports[{}].format", report.name);
-                match report.format {
-                    ReportFormat::Lcov => self.refuse(true, path, "lcov"),
-                    ReportFormat::Sarif => self.refuse(true, path, "sarif"),
-                    ReportFormat::Junit | ReportFormat::Cobertura => {}
-                }
             }
         }
     }

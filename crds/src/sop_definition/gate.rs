@@ -135,7 +135,7 @@ pub struct CommandGate {
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
     pub reports: Vec<Report>,
     /// CEL over `exitCode` (of the last program that ran) and `reports.NAME`. Default: every program exits
-    /// with 0 and no JUnit report has a failure or is without a test.
+    /// with 0, no JUnit report has a failure or is without a test, and no SARIF report has an error.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub pass: Option<String>,
@@ -211,7 +211,8 @@ pub enum ReportFormat {
     Cobertura,
     /// lcov: `lineRate` from 0 to 1, `linesCovered`, `linesValid`.
     Lcov,
-    /// SARIF JSON: `results`, `errors`, `warnings`.
+    /// SARIF 2.1.0: `results`, of them `errors`, `warnings`, `notes`, and `critical` and `high` by the `security-severity` of
+    /// their rules (from 9, from 7); `rules`, the names of rules that found something; `suppressed`, not counted elsewhere.
     Sarif,
 }
 

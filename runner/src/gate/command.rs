@@ -3,24 +3,18 @@
 
 use serde_json::{Map, Value, json};
 use sopwith_crds::{
-    contract::Digest,
-    language::Expression,
-    sop_definition::{CommandGate, ReportFormat},
-    status::Trust,
+    contract::Digest, language::Expression, sop_definition::CommandGate, status::Trust,
 };
 
 use super::{
     Judgement, canonical,
-    cobertura::{self, Coverage},
-    junit::{self, Failing, Junit},
+    report::{self, Report, ReportFile},
     squeezed,
 };
 use crate::workbench::Exit;
 
-/// Most failing tests that findings name.
-const MAX_NAMED: usize = 20;
-/// Most lines of a failing test's message.
-const MAX_MESSAGE_LINES: usize = 12;
+/// A report, and what it says or what is wrong with it.
+type Parsed<'a> = (&'a ReportFile, Result<Report, String>);
 
 /// A program that ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,19 +27,6 @@ pub struct Ran {
     pub seconds: u64,
     /// What it wrote, standard output first.
     pub output: String,
-}
-
-/// A report that was asked for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ReportFile {
-    /// Its name in expressions.
-    pub name: String,
-    /// How it is written.
-    pub format: ReportFormat,
-    /// Its path.
-    pub path: String,
-    /// Its content, or why there is none.
-    pub bytes: Result<Vec<u8>, String>,
 }
 
 /// A test that had to fail.
@@ -98,18 +79,12 @@ const fn code(exit: &Exit) -> i64 {
     }
 }
 
-enum Parsed {
-    Junit(Junit),
-    Coverage(Coverage),
-    Bad(String),
-}
-
 /// Judges what was observed.
 pub fn judge(gate: &CommandGate, observation: &Observation, context: &Value) -> Judgement {
-    let parsed: Vec<(&ReportFile, Parsed)> = observation
+    let parsed: Vec<Parsed<'_>> = observation
         .reports
         .iter()
-        .map(|report| (report, read(report)))
+        .map(|file| (file, report::read(file)))
         .collect();
     let exit = observation.ran.last().map_or(127, |ran| code(&ran.exit));
     let threshold = gate
@@ -117,9 +92,9 @@ pub fn judge(gate: &CommandGate, observation: &Observation, context: &Value) -> 
         .as_deref()
         .map_or_else(|| default_pass(&parsed), squeezed);
     let mut problems: Vec<String> = Vec::new();
-    for (report, parsed) in &parsed {
-        if let Parsed::Bad(why) = parsed {
-            problems.push(format!("report {} ({}) {why}", report.name, report.path));
+    for (file, report) in &parsed {
+        if let Err(why) = report {
+            problems.push(format!("report {} ({}) {why}", file.name, file.path));
         }
     }
     problems.extend(observation.canaries.iter().filter_map(CanaryRan::problem));
@@ -141,8 +116,8 @@ pub fn judge(gate: &CommandGate, observation: &Observation, context: &Value) -> 
             "observed": observed,
             "exitCode": exit,
             "programs": observation.ran.iter().map(program).collect::<Vec<_>>(),
-            "reports": parsed.iter().map(|(report, _)| json!({"name": report.name, "path": report.path,
-                "digest": report.bytes.as_ref().ok().map(Digest::of)})).collect::<Vec<_>>(),
+            "reports": parsed.iter().map(|(file, _)| json!({"name": file.name, "path": file.path,
+                "digest": file.bytes.as_ref().ok().map(Digest::of)})).collect::<Vec<_>>(),
             "canaries": observation.canaries.iter().map(|canary| json!({"name": canary.name,
                 "program": program(&canary.ran)})).collect::<Vec<_>>(),
         }),
@@ -161,53 +136,38 @@ fn program(ran: &Ran) -> Value {
     json!({"argv": ran.argv, "exit": described(ran)})
 }
 
-fn read(report: &ReportFile) -> Parsed {
-    let bytes = match &report.bytes {
-        Ok(bytes) => bytes,
-        Err(why) => return Parsed::Bad(why.clone()),
-    };
-    match report.format {
-        ReportFormat::Junit => junit::parse(bytes).map_or_else(Parsed::Bad, Parsed::Junit),
-        ReportFormat::Cobertura => {
-            cobertura::parse(bytes).map_or_else(Parsed::Bad, Parsed::Coverage)
-        }
-        ReportFormat::Lcov | ReportFormat::Sarif => {
-            Parsed::Bad("is in a format that is not supported yet".into())
-        }
+fn default_pass(parsed: &[Parsed<'_>]) -> String {
+    let mut asked = vec!["every program exits with 0"];
+    for (_, report) in parsed {
+        let of_report = report.as_ref().ok().and_then(Report::asked_for);
+        asked.extend(of_report.filter(|one| !asked.contains(one)));
+    }
+    match asked.as_slice() {
+        [one] => (*one).to_owned(),
+        asked => asked.join(", and "),
     }
 }
 
-fn default_pass(parsed: &[(&ReportFile, Parsed)]) -> String {
-    let tests = parsed
-        .iter()
-        .any(|(_, parsed)| matches!(parsed, Parsed::Junit(_)));
-    if tests {
-        "every program exits with 0, and every test passes".into()
-    } else {
-        "every program exits with 0".into()
-    }
-}
-
-fn by_default(observation: &Observation, parsed: &[(&ReportFile, Parsed)]) -> bool {
-    let good = |parsed: &Parsed| match parsed {
-        Parsed::Junit(junit) => junit.tests > 0 && junit.failures + junit.errors == 0,
-        Parsed::Coverage(_) => true,
-        Parsed::Bad(_) => false,
-    };
+fn by_default(observation: &Observation, parsed: &[Parsed<'_>]) -> bool {
     !observation.ran.is_empty()
         && observation.ran.iter().all(|ran| ran.exit == Exit::Code(0))
-        && parsed.iter().all(|(_, parsed)| good(parsed))
+        && parsed
+            .iter()
+            .all(|(_, report)| report.as_ref().is_ok_and(Report::is_good))
 }
 
 fn holds(
     pass: &str,
     exit: i64,
-    parsed: &[(&ReportFile, Parsed)],
+    parsed: &[Parsed<'_>],
     context: &Value,
 ) -> Result<bool, String> {
     let reports: Map<String, Value> = parsed
         .iter()
-        .map(|(report, parsed)| (report.name.clone(), seen(parsed)))
+        .map(|(file, report)| {
+            let seen = report.as_ref().map_or_else(|_| json!({}), Report::seen);
+            (file.name.clone(), seen)
+        })
         .collect();
     let mut context = context.clone();
     if let Some(object) = context.as_object_mut() {
@@ -218,20 +178,6 @@ fn holds(
     expression
         .holds(&context)
         .map_err(|error| error.to_string())
-}
-
-/// What expressions see of a report.
-fn seen(parsed: &Parsed) -> Value {
-    match parsed {
-        Parsed::Junit(junit) => {
-            json!({"tests": junit.tests, "passed": junit.passed(), "failures": junit.failures,
-            "errors": junit.errors, "skipped": junit.skipped})
-        }
-        Parsed::Coverage(coverage) => {
-            json!({"lineRate": coverage.rate, "linesCovered": coverage.covered, "linesValid": coverage.valid})
-        }
-        Parsed::Bad(_) => json!({}),
-    }
 }
 
 pub(crate) fn described(ran: &Ran) -> String {
@@ -251,25 +197,10 @@ fn line(ran: &Ran) -> String {
     format!("`{}` {}", ran.argv.join(" "), described(ran))
 }
 
-fn counted(junit: &Junit) -> String {
-    let mut parts = vec![format!("{} passed", junit.passed())];
-    for (count, name) in [
-        (junit.failures, "failed"),
-        (junit.errors, "errors"),
-        (junit.skipped, "skipped"),
-    ] {
-        if count > 0 {
-            parts.push(format!("{count} {name}"));
-        }
-    }
-    format!("{} tests: {}", junit.tests, parts.join(", "))
-}
-
-fn observed(observation: &Observation, parsed: &[(&ReportFile, Parsed)]) -> String {
-    let reports = parsed.iter().map(|(report, parsed)| match parsed {
-        Parsed::Junit(junit) => counted(junit),
-        Parsed::Coverage(coverage) => format!("line coverage {:.3}", coverage.rate),
-        Parsed::Bad(why) => format!("report {} {why}", report.name),
+fn observed(observation: &Observation, parsed: &[Parsed<'_>]) -> String {
+    let reports = parsed.iter().map(|(file, report)| match report {
+        Ok(report) => report.observed(),
+        Err(why) => format!("report {} {why}", file.name),
     });
     let bad = observation
         .ran
@@ -296,33 +227,20 @@ fn observed(observation: &Observation, parsed: &[(&ReportFile, Parsed)]) -> Stri
 
 fn findings(
     observation: &Observation,
-    parsed: &[(&ReportFile, Parsed)],
+    parsed: &[Parsed<'_>],
     problems: &[String],
     threshold: &str,
 ) -> String {
-    let mut out: Vec<String> = Vec::new();
-    for (_, parsed) in parsed {
-        if let Parsed::Junit(junit) = parsed
-            && !junit.failing.is_empty()
-        {
-            out.push(format!(
-                "{} of {} tests failed:",
-                junit.failing.len(),
-                junit.tests
-            ));
-            out.extend(junit.failing.iter().take(MAX_NAMED).map(test));
-            if junit.failing.len() > MAX_NAMED {
-                out.push(format!("- and {} more", junit.failing.len() - MAX_NAMED));
-            }
-        }
+    let read = || parsed.iter().filter_map(|(_, report)| report.as_ref().ok());
+    let mut out: Vec<String> = read().flat_map(Report::named).collect();
+    // Failing tests say it better than figures and output, which differs with versions and settings.
+    if read().any(Report::has_failing_tests) {
+        out.extend(observation.canaries.iter().filter_map(CanaryRan::problem));
+        return out.join("\n");
     }
-    // Named tests say it better than the output they came with, which differs with versions and settings.
     if out.is_empty() {
-        for ran in observation
-            .ran
-            .iter()
-            .filter(|ran| ran.exit != Exit::Code(0))
-        {
+        let failed = observation.ran.iter();
+        for ran in failed.filter(|ran| ran.exit != Exit::Code(0)) {
             let output = canonical(&ran.output);
             out.push(if output.is_empty() {
                 line(ran)
@@ -330,46 +248,17 @@ fn findings(
                 format!("{}:\n{output}", line(ran))
             });
         }
-        out.extend(problems.iter().cloned());
-        out.extend(parsed.iter().filter_map(|(_, parsed)| match parsed {
-            Parsed::Coverage(coverage) => Some(format!(
-                "Line coverage is {:.3} ({} of {} lines).",
-                coverage.rate, coverage.covered, coverage.valid
-            )),
-            Parsed::Junit(junit) => Some(format!("{}.", counted(junit))),
-            Parsed::Bad(_) => None,
-        }));
-        out.push(format!("Asked for: {threshold}"));
-    } else {
-        out.extend(observation.canaries.iter().filter_map(CanaryRan::problem));
     }
+    out.extend(problems.iter().cloned());
+    out.extend(read().map(Report::told));
+    out.push(format!("Asked for: {threshold}"));
     out.join("\n")
-}
-
-fn test(failing: &Failing) -> String {
-    let message = canonical(&failing.message);
-    let mut lines: Vec<String> = message
-        .lines()
-        .take(MAX_MESSAGE_LINES)
-        .map(|line| format!("  {line}"))
-        .collect();
-    // pytest ends the text of a failure with its place: `tests/test_hand.py:34: AssertionError`.
-    let place = canonical(&failing.last);
-    if place
-        .split(':')
-        .nth(1)
-        .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
-    {
-        lines.push(format!("  {place}"));
-    }
-    format!("- {}\n{}", failing.name, lines.join("\n"))
-        .trim_end()
-        .to_owned()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use sopwith_crds::sop_definition::ReportFormat;
 
     const RED: &str = "<testsuite><testcase classname='t' name='a'/><testcase classname='t' name='b'><failure message='assert 22 == 12'>x\nt.py:3: AssertionError</failure></testcase></testsuite>";
     const GREEN: &str = "<testsuite><testcase classname='t' name='a'/></testsuite>";
@@ -552,6 +441,51 @@ mod tests {
                 );
                 assert_eq!(judgement.evidence["canaries"][0]["name"], "lazy");
             }
+        }
+    }
+
+    #[test]
+    fn results_of_an_analysis_are_named_and_errors_fail_the_gate() {
+        let sarif = |level: &str| {
+            format!(
+                r#"{{"version": "2.1.0", "runs": [{{"tool": {{"driver": {{"name": "lint"}}}}, "results": [{{"ruleId": "F401", "level": "{level}",
+                "message": {{"text": "`os` is not used"}}, "locations": [{{"physicalLocation": {{"artifactLocation": {{"uri": "file:///workspace/tree/a.py"}}, "region": {{"startLine": 3}}}}}}]}}]}}]}}"#
+            )
+        };
+        let judged = |pass: Option<&str>, sarif: &str| {
+            let observation = Observation {
+                ran: vec![ran(Exit::Code(0), "")],
+                reports: vec![
+                    report("lint", ReportFormat::Sarif, Some(sarif)),
+                    report(
+                        "coverage",
+                        ReportFormat::Lcov,
+                        Some("SF:a\nDA:1,1\nDA:2,0\nend_of_record\n"),
+                    ),
+                ],
+                ..Observation::default()
+            };
+            let gate = CommandGate {
+                pass: pass.map(str::to_owned),
+                ..CommandGate::default()
+            };
+            judge(&gate, &observation, &json!({}))
+        };
+        assert!(judged(None, &sarif("warning")).passed);
+        let error = judged(None, &sarif("error"));
+        assert_eq!(
+            error.findings,
+            "1 results:\n- a.py:3: F401 (error) `os` is not used\n1 results: 1 errors.\nLine coverage is 0.500 (1 of 2 lines).\nAsked for: every program exits with 0, and no analysis finds an error"
+        );
+        for (pass, expected) in [
+            ("reports.lint.warnings <= 1", true),
+            ("reports.lint.results == 0", false),
+            ("!('F401' in reports.lint.rules)", false),
+            ("reports.lint.critical + reports.lint.high + reports.lint.notes + reports.lint.suppressed == 0", true),
+            ("reports.coverage.lineRate >= 0.5 && reports.coverage.linesValid == 2", true),
+        ] {
+            let judgement = judged(Some(pass), &sarif("warning"));
+            assert_eq!(judgement.passed, expected, "{pass}: {}", judgement.findings);
         }
     }
 

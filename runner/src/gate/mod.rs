@@ -4,15 +4,15 @@
 
 pub mod approval;
 mod canonical;
-mod cobertura;
 mod command;
 mod document;
 mod judging;
-mod junit;
+mod report;
 
 pub use canonical::canonical;
 pub(crate) use command::described;
-pub use command::{CanaryRan, Observation, Ran, ReportFile, judge as judge_command};
+pub use command::{CanaryRan, Observation, Ran, judge as judge_command};
+pub use report::ReportFile;
 
 use std::collections::BTreeMap;
 

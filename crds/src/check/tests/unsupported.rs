@@ -75,14 +75,6 @@ fn of_a_run_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) {
     "spec.steps[a].gates[g].onFailure[0].workspace: restore is"
 )]
 #[case(
-    "steps: [{name: a, gates: [{name: g, kind: command, command: {run: [], reports: [{name: r, format: lcov, path: p}]}}]}]",
-    "spec.steps[a].gates[g].command.reports[r].format: lcov is"
-)]
-#[case(
-    "steps: [{name: a, gates: [{name: g, kind: command, command: {run: [], reports: [{name: r, format: sarif, path: p}]}}]}]",
-    "spec.steps[a].gates[g].command.reports[r].format: sarif is"
-)]
-#[case(
     "steps: [{name: a, gates: [{name: g, kind: command, command: {run: [{argv: [a], image: i, network: loopback}]}}]}]",
     "spec.steps[a].gates[g].command.run[0].network: loopback is"
 )]

@@ -7,14 +7,7 @@ use quick_xml::{
     events::{BytesStart, Event},
 };
 
-/// What a report says.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Coverage {
-    /// From 0 to 1; 0 where there are no lines.
-    pub(super) rate: f64,
-    pub(super) covered: u64,
-    pub(super) valid: u64,
-}
+use super::Coverage;
 
 /// Lines are counted; the root's own figures are used where it lists no lines.
 pub(super) fn parse(bytes: &[u8]) -> Result<Coverage, String> {
@@ -58,24 +51,10 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Coverage, String> {
     if lines.is_empty() {
         return Ok(root);
     }
-    Ok(of(
+    Ok(Coverage::of(
         lines.values().filter(|ran| **ran).count() as u64,
         lines.len() as u64,
     ))
-}
-
-#[allow(clippy::cast_precision_loss, reason = "no project has 2^52 lines")]
-fn of(covered: u64, valid: u64) -> Coverage {
-    let rate = if valid == 0 {
-        0.0
-    } else {
-        covered as f64 / valid as f64
-    };
-    Coverage {
-        rate,
-        covered,
-        valid,
-    }
 }
 
 fn figures(element: &BytesStart<'_>) -> Coverage {
@@ -83,7 +62,7 @@ fn figures(element: &BytesStart<'_>) -> Coverage {
         number(element, "lines-covered"),
         number(element, "lines-valid"),
     ) {
-        return of(covered.min(valid), valid);
+        return Coverage::of(covered.min(valid), valid);
     }
     let rate = text(element, "line-rate").and_then(|rate| rate.parse::<f64>().ok());
     let rate = rate
