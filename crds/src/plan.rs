@@ -121,6 +121,7 @@ pub fn build(inputs: &PlanInputs<'_>) -> Result<RunPlan, Rejection> {
             .and_then(|c| c.llm_requests)
             .unwrap_or(defaults::LLM_REQUESTS),
         source: source(inputs)?,
+        evidence: check::evidence(policy),
     })
 }
 

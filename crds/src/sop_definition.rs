@@ -5,8 +5,8 @@ mod step;
 
 pub use gate::{
     AfterFailure, ApprovalGate, Canary, CommandGate, ComplianceGate, FailureAction, FailureRule,
-    Gate, GateKind, Report, ReportFormat, ReviewCriterion, ReviewGate, SchemaGate, SectionsGate,
-    Workspace,
+    Gate, GateKind, Measure, Report, ReportFormat, ReviewCriterion, ReviewGate, SchemaGate,
+    SectionsGate, Workspace,
 };
 pub use step::{
     Action, Artifact, ArtifactRef, Command, Loop, LoopAction, NetworkAccess, OnStuck, Prompt,

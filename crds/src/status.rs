@@ -260,8 +260,10 @@ pub enum Verdict {
     Skipped,
 }
 
-/// How far the evidence of a verdict can be trusted.
-#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+/// How far the evidence of a verdict can be trusted, the least first.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord,
+)]
 #[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub enum Trust {
@@ -272,6 +274,17 @@ pub enum Trust {
     External,
     /// A person judged.
     Human,
+}
+
+impl Trust {
+    /// The name as written in a spec and in status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::InProcess => "inProcess",
+            Self::External => "external",
+            Self::Human => "human",
+        }
+    }
 }
 
 /// The verdict of one gate and what it rests on.

@@ -9,8 +9,8 @@ pub use allowed::{
     AllowedCommand, AllowedGit, AllowedHost, AllowedPackages, DeliverRules, Observability,
 };
 pub use bounds::{
-    Approvals, Budgets, BuiltinPattern, Concurrency, OnExhausted, PodRules, Redaction,
-    RedactionPattern, Retention,
+    Approvals, Budgets, BuiltinPattern, Concurrency, Evidence, OnExhausted, PodRules, Redaction,
+    RedactionPattern, Retention, gate_matches,
 };
 pub use endpoint::{Endpoint, Model, Provider, RateLimit, Replay, ReplayMode};
 pub use tool::{McpServer, Tool, ToolCommand};
@@ -101,6 +101,9 @@ pub struct ToolPolicySpec {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
     pub required_gates: Vec<String>,
+    /// Which evidence counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
     /// Endpoints of models, in the order in which they are tried.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]

@@ -5,10 +5,10 @@ use sopwith_crds::{
         Digest,
         report::{Outcome, What},
     },
-    status::Failure,
+    status::{Failure, FailureReason},
 };
 
-use crate::{engine::Engine, gateway::GatewayError, report::Stop};
+use crate::{engine::Engine, gate::trust, gateway::GatewayError, report::Stop};
 
 /// How a launch ended.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,6 +68,23 @@ impl Engine {
                 failure: None,
                 snapshot: self.snapshot.clone(),
             },
+        }
+    }
+
+    /// Every step is done; what the policy asks for must be there as well.
+    pub(crate) async fn succeeded(&mut self) -> End {
+        let rules = self.plan.evidence.as_ref();
+        let missing = rules.and_then(|rules| trust::missing(rules, &self.record.machine.trail));
+        match missing {
+            None => self.end(Outcome::Succeeded, None).await,
+            Some(message) => {
+                let failure = Failure {
+                    reason: FailureReason::PolicyDenied,
+                    step: None,
+                    message,
+                };
+                self.end(Outcome::Failed, Some(failure)).await
+            }
         }
     }
 

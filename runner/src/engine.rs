@@ -29,11 +29,12 @@ use crate::{
     base::Base,
     context::{Moment, Place, SharedTree, at, places},
     ending::End,
-    gate::approval::answer,
+    gate::{Said, approval::answer},
     llm::Llm,
     report::{Reporter, Stop},
     snapshot::{Blobs, Record},
     sop::{Decision, Happened, State, Wait, Way, apply, next, way},
+    trail::Entry,
 };
 
 /// What a launch works with.
@@ -152,7 +153,7 @@ impl Engine {
         }
         loop {
             match next(&self.plan, &self.record.machine.state) {
-                Decision::Succeeded => return self.end(Outcome::Succeeded, None).await,
+                Decision::Succeeded => return self.succeeded().await,
                 Decision::Failed(failure) => return self.end(Outcome::Failed, Some(failure)).await,
                 Decision::Step(index) => {
                     if let Some(stop) = self.reporter.stop() {
@@ -207,6 +208,7 @@ impl Engine {
         self.happened(&Happened::Started {
             step: step.name.clone(),
         });
+        self.record.machine.said = Said::default();
         let (round, attempt) = (self.state().round, self.state().step(&step.name).attempts);
         if round != self.round_told {
             self.round_told = round;
@@ -405,7 +407,10 @@ impl Engine {
     }
 
     fn happened(&mut self, happened: &Happened) {
-        self.record.machine.state = apply(&self.plan, &self.record.machine.state, happened);
+        let way = way(&self.plan, self.state(), happened);
+        let entry = Entry::of(self.state(), happened, &way);
+        self.record.machine.trail.push(entry);
+        self.record.machine.state = apply(&self.plan, self.state(), happened);
     }
 
     fn worked(&self) -> u64 {
@@ -431,8 +436,14 @@ impl Engine {
             attempt,
             item,
         };
-        self.tree
-            .read(|tree| at(&self.plan, &self.places, tree, &moment))
+        let mut context = self
+            .tree
+            .read(|tree| at(&self.plan, &self.places, tree, &moment));
+        if let Some(object) = context.as_object_mut() {
+            let measures = self.record.machine.measures.seen(&self.plan);
+            object.insert("measures".to_owned(), measures);
+        }
+        context
     }
 
     /// Adds to the run's trace.

@@ -1,6 +1,6 @@
 //! The Sopwith runner: executes a run plan inside its pod.
 //!
-//! Deciding: [`sop`], [`role`], [`gate`], [`ownership`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
+//! Deciding: [`sop`], [`trail`], [`role`], [`gate`], [`measures`], [`ownership`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
 //! [`workbench`].
 
@@ -17,11 +17,13 @@ mod handover;
 pub mod inject;
 pub mod llm;
 pub mod local;
+pub mod measures;
 pub mod ownership;
 pub mod report;
 pub mod role;
 pub mod run;
 pub mod snapshot;
 pub mod sop;
+pub mod trail;
 pub mod tree;
 pub mod workbench;

@@ -15,8 +15,11 @@ use sopwith_crds::{
 
 use crate::{
     base::Base,
+    gate::Said,
     gateway::{Gateway, GatewayError},
+    measures::Measures,
     sop::State,
+    trail::Entry,
     tree::{Tree, TreeError},
 };
 
@@ -51,6 +54,18 @@ pub struct Machine {
     /// Seconds of work up to here, for the run's deadline.
     #[serde(default)]
     pub worked_seconds: u64,
+    /// Transitions and verdicts in order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub trail: Vec<Entry>,
+    /// What gates have measured.
+    #[serde(default, skip_serializing_if = "Measures::is_empty")]
+    pub measures: Measures,
+    /// What the programs of the attempt's gates have said.
+    #[serde(default, skip_serializing_if = "Said::is_empty")]
+    pub said: Said,
+    /// Files of the project that programs in a workbench wrote last.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub by_programs: BTreeSet<String>,
 }
 
 /// A file that later steps may not change.

@@ -8,6 +8,7 @@
 )]
 
 mod approval;
+mod gates;
 mod projects;
 mod tls;
 

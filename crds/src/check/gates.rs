@@ -1,8 +1,9 @@
 //! What must hold, and what happens where it does not.
 
 use super::{
-    Found,
+    Found, compliance,
     names::{Scope, unknown_artifact},
+    review,
     sop::check_schema,
     templates,
     text::{file_mistake, list},
@@ -13,19 +14,28 @@ use crate::sop_definition::{
 };
 use std::collections::BTreeSet;
 
-/// All gates of a step: of its actions, of its loops, its own.
-pub(super) fn of_step(step: &Step) -> impl Iterator<Item = &Gate> {
-    let of_actions = step.actions.iter().flat_map(|action| {
-        let of_loop = action.repeat.iter().flat_map(|repeat| {
-            repeat
-                .actions
-                .iter()
-                .flat_map(|action| &action.gates)
-                .chain(&repeat.gates)
-        });
-        of_loop.chain(&action.gates)
-    });
-    of_actions.chain(&step.gates)
+/// All gates of a step with their paths.
+pub(super) fn with_paths(step: &Step) -> Vec<(String, &Gate)> {
+    fn add<'a>(to: &mut Vec<(String, &'a Gate)>, parent: &str, gates: &'a [Gate]) {
+        let path = |gate: &Gate| format!("{parent}.gates[{}]", gate.name);
+        to.extend(gates.iter().map(|gate| (path(gate), gate)));
+    }
+    let mut found = Vec::new();
+    let path = format!("spec.steps[{}]", step.name);
+    for action in &step.actions {
+        let path = format!("{path}.actions[{}]", action.name);
+        if let Some(repeat) = &action.repeat {
+            let path = format!("{path}.loop");
+            for inner in &repeat.actions {
+                let path = format!("{path}.actions[{}]", inner.name);
+                add(&mut found, &path, &inner.gates);
+            }
+            add(&mut found, &path, &repeat.gates);
+        }
+        add(&mut found, &path, &action.gates);
+    }
+    add(&mut found, &path, &step.gates);
+    found
 }
 
 /// Whether a person may have to decide on a gate.
@@ -43,7 +53,7 @@ pub(super) fn check<'a>(outer: &Scope<'a>, parent: &str, gate: &'a Gate, found: 
     let reports: BTreeSet<&str> = outer
         .step
         .into_iter()
-        .flat_map(|(_, step)| of_step(step))
+        .flat_map(|(_, step)| step.all_gates())
         .filter_map(|gate| gate.command.as_ref())
         .flat_map(|command| &command.reports)
         .map(|report| report.name.as_str())
@@ -105,6 +115,9 @@ pub(super) fn check<'a>(outer: &Scope<'a>, parent: &str, gate: &'a Gate, found: 
     if let Some(command) = &gate.command {
         check_gate_command(outer, &scope, &format!("{path}.command"), command, found);
     }
+    if let Some(asked) = &gate.review {
+        review::check(outer, &format!("{path}.review"), asked, found);
+    }
     let shown = gate
         .review
         .iter()
@@ -120,15 +133,19 @@ pub(super) fn check<'a>(outer: &Scope<'a>, parent: &str, gate: &'a Gate, found: 
             scope.mistake(&["artifacts", name]),
         );
     }
-    for name in gate
-        .compliance
-        .iter()
-        .flat_map(|compliance| &compliance.steps)
-    {
-        found.add_some(
-            format!("{path}.compliance.steps[{name}]"),
-            unknown_step(&scope, name),
-        );
+    if let Some(asked) = &gate.compliance {
+        compliance::check(&scope, &format!("{path}.compliance"), asked, found);
+    }
+    for measure in &gate.measures {
+        let path = format!("{path}.measures[{}]", measure.name);
+        if scope.item.is_some() {
+            found.add(
+                path,
+                "is taken for each item of a loop, and its list would not be over attempts; put the gate on the loop's own action, or on the step",
+            );
+            continue;
+        }
+        templates::expression(&scope, &format!("{path}.value"), &measure.value, found);
     }
     check_rules(&scope, &path, &gate.on_failure, found);
     check_waits(&scope, &path, gate, found);
@@ -355,7 +372,7 @@ fn target_mistake(scope: &Scope<'_>, to: &str) -> Option<String> {
     })
 }
 
-fn unknown_step(scope: &Scope<'_>, name: &str) -> Option<String> {
+pub(super) fn unknown_step(scope: &Scope<'_>, name: &str) -> Option<String> {
     let steps = &scope.declared.spec.steps;
     steps.iter().all(|step| step.name != name).then(|| {
         format!(

@@ -5,11 +5,14 @@
 
 pub mod defaults;
 
+mod compliance;
+mod evidence;
 mod gates;
 mod names;
 mod order;
 mod pairing;
 mod policy;
+mod review;
 mod run;
 mod sop;
 mod templates;
@@ -19,7 +22,7 @@ mod work;
 
 pub use order::order;
 
-use crate::{AgentRunSpec, SopDefinitionSpec, ToolPolicySpec};
+use crate::{AgentRunSpec, SopDefinitionSpec, ToolPolicySpec, tool_policy::Evidence};
 use std::{collections::BTreeMap, fmt};
 
 /// A mistake, and what to do about it.
@@ -72,6 +75,11 @@ pub fn pairing(
     policy: &ToolPolicySpec,
 ) -> Vec<Finding> {
     pairing::check(run, sop, policy)
+}
+
+/// The policy's rules on evidence, the gates they are about named.
+pub fn evidence(policy: &ToolPolicySpec) -> Option<Evidence> {
+    evidence::resolved(policy)
 }
 
 /// Every field that is set and whose behaviour does not exist in this version, sorted by path.

@@ -41,7 +41,15 @@ const TEMPLATE_GLOBALS: [&str; 11] = [
 /// Values that are known before anything runs.
 const PLACE_ROOTS: [&str; 5] = ["inputs", "layout", "options", "parameters", "project"];
 /// Values that are known wherever a step works.
-const STEP_ROOTS: [&str; 6] = ["artifacts", "attempt", "findings", "idea", "role", "round"];
+const STEP_ROOTS: [&str; 7] = [
+    "artifacts",
+    "attempt",
+    "findings",
+    "idea",
+    "measures",
+    "role",
+    "round",
+];
 
 static INCLUDES: LazyLock<Option<Regex>> = LazyLock::new(|| {
     Regex::new(r#"\{%[-+]?\s*(?:include|import|from|extends)\s+(?:"([^"]*)"|'([^']*)')"#).ok()
@@ -58,6 +66,8 @@ pub(super) struct Declared<'a> {
     pub(super) templates: Templates,
     /// Index of the step that makes an artifact, and the artifact.
     pub(super) artifacts: BTreeMap<&'a str, (usize, &'a Artifact)>,
+    /// Names of the measures that gates take.
+    pub(super) measures: BTreeSet<&'a str>,
     /// For each step the steps that come before it in any case.
     pub(super) ancestors: Vec<BTreeSet<usize>>,
     layout: BTreeSet<String>,
@@ -91,6 +101,13 @@ impl<'a> Declared<'a> {
             incomplete: extra_templates.is_none() && !spec.templates_from.is_empty(),
             templates,
             artifacts,
+            measures: spec
+                .steps
+                .iter()
+                .flat_map(Step::all_gates)
+                .flat_map(|gate| &gate.measures)
+                .map(|measure| measure.name.as_str())
+                .collect(),
             ancestors: ancestors(&spec.steps),
             layout: defaults::layout(&spec.layout, "").into_keys().collect(),
         }
@@ -233,6 +250,17 @@ impl<'a> Scope<'a> {
                     format!("there is no report `{member}`; the commands of this step's gates leave: {}", list(names))
                 })
             }
+            "measures" => {
+                let measures = &self.declared.measures;
+                member
+                    .filter(|member| !measures.contains(member))
+                    .map(|member| {
+                        format!(
+                            "there is no measure `{member}`; the gates of the procedure take: {}",
+                            list(measures.iter().copied())
+                        )
+                    })
+            }
             "artifacts" => self.artifact_mistake(member?, path.get(2).copied()),
             _ => None,
         }
@@ -249,7 +277,7 @@ impl<'a> Scope<'a> {
         }
         roots.extend(self.item);
         if self.reports.is_some() {
-            roots.extend(["measures", "reports"]);
+            roots.push("reports");
         }
         if self.exit_code {
             roots.push("exitCode");
@@ -261,9 +289,7 @@ impl<'a> Scope<'a> {
         let hint = match (root, self.step) {
             ("role", Some((_, step))) => format!(" since step `{}` has no role", step.name),
             ("item", Some(_)) if self.item.is_none() => String::from(" outside of a loop"),
-            ("exitCode" | "reports" | "measures", _) => {
-                String::from(" outside of a gate that runs a command")
-            }
+            ("exitCode" | "reports", _) => String::from(" outside of a gate that runs a command"),
             _ => String::new(),
         };
         format!(

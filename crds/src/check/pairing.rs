@@ -1,14 +1,14 @@
 //! What a run and its procedure need, against what the policy allows. What is not allowed is denied.
 
 use super::{
-    Finding, Found, gates,
+    Finding, Found, evidence, gates, review,
     text::{is_template, list},
 };
 use crate::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
     agent_run::Environment,
-    sop_definition::{Command, CommandGate, Gate, NetworkAccess, Step, Work},
-    tool_policy::Provider,
+    sop_definition::{Command, CommandGate, NetworkAccess, Step, Work},
+    tool_policy::{Provider, gate_matches},
 };
 
 pub(super) fn check(
@@ -34,8 +34,10 @@ pub(super) fn check(
         );
     }
     required_gates(sop, policy, &mut found);
+    evidence::pairing(sop, policy, &mut found);
     requester(run, sop, policy, &mut found);
     models(run, sop, policy, &mut found);
+    review::pairing(run, sop, policy, &mut found);
     for role in &sop.roles {
         for tool in &role.tools {
             if policy.tools.iter().all(|allowed| &allowed.name != tool) {
@@ -87,14 +89,8 @@ fn environment(run: &AgentRunSpec, policy: &ToolPolicySpec, found: &mut Found) {
 
 fn required_gates(sop: &SopDefinitionSpec, policy: &ToolPolicySpec, found: &mut Found) {
     for required in &policy.required_gates {
-        let Some((kind, name)) = required.split_once('/') else {
-            continue;
-        };
-        let there = sop
-            .steps
-            .iter()
-            .flat_map(gates::of_step)
-            .any(|gate| gate.kind.as_str() == kind && (name == "*" || gate.name == name));
+        let mut gates = sop.steps.iter().flat_map(Step::all_gates);
+        let there = gates.any(|gate| gate_matches(required, gate.kind, &gate.name));
         if !there {
             found.add(
                 format!("policy:spec.requiredGates[{required}]"),
@@ -120,7 +116,7 @@ fn requester(
     let asks = sop
         .steps
         .iter()
-        .flat_map(gates::of_step)
+        .flat_map(Step::all_gates)
         .any(gates::asks_people);
     if separate == Some(true) && asks && run.requested_by.is_none() {
         found.add(
@@ -148,7 +144,8 @@ fn models(run: &AgentRunSpec, sop: &SopDefinitionSpec, policy: &ToolPolicySpec, 
             std::iter::once(&action.work)
                 .chain(in_loop.map(|action| &action.work))
                 .any(|work| work.prompt.is_some())
-        });
+        })
+        || sop.steps.iter().any(review::asks_judges);
     if known.is_empty() {
         if asks {
             found.add(
@@ -197,40 +194,26 @@ fn models(run: &AgentRunSpec, sop: &SopDefinitionSpec, policy: &ToolPolicySpec, 
 
 /// All programs that a step may run, with their paths.
 fn commands(step: &Step) -> Vec<(String, &Command)> {
-    let path = format!("spec.steps[{}]", step.name);
     let mut commands = Vec::new();
     for action in &step.actions {
-        let path = format!("{path}.actions[{}]", action.name);
+        let path = format!("spec.steps[{}].actions[{}]", step.name, action.name);
         push_work(&mut commands, &path, &action.work);
-        push_gates(&mut commands, &path, &action.gates);
-        if let Some(repeat) = &action.repeat {
-            let path = format!("{path}.loop");
-            for action in &repeat.actions {
-                let path = format!("{path}.actions[{}]", action.name);
-                push_work(&mut commands, &path, &action.work);
-                push_gates(&mut commands, &path, &action.gates);
-            }
-            push_gates(&mut commands, &path, &repeat.gates);
+        for inner in action.repeat.iter().flat_map(|repeat| &repeat.actions) {
+            let path = format!("{path}.loop.actions[{}]", inner.name);
+            push_work(&mut commands, &path, &inner.work);
         }
     }
-    push_gates(&mut commands, &path, &step.gates);
+    for (path, gate) in gates::with_paths(step) {
+        let programs = gate.command.iter().flat_map(CommandGate::programs);
+        commands
+            .extend(programs.map(|(field, command)| (format!("{path}.command.{field}"), command)));
+    }
     commands
 }
 
 fn push_work<'a>(commands: &mut Vec<(String, &'a Command)>, path: &str, work: &'a Work) {
     if let Some(command) = &work.command {
         commands.push((format!("{path}.command"), command));
-    }
-}
-
-fn push_gates<'a>(commands: &mut Vec<(String, &'a Command)>, path: &str, gates: &'a [Gate]) {
-    for gate in gates {
-        for (field, command) in gate.command.iter().flat_map(CommandGate::programs) {
-            commands.push((
-                format!("{path}.gates[{}].command.{field}", gate.name),
-                command,
-            ));
-        }
     }
 }
 

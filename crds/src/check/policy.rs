@@ -1,7 +1,7 @@
 //! A policy by itself.
 
 use super::{
-    Finding, Found,
+    Finding, Found, evidence,
     text::{is_template, list},
 };
 use crate::{
@@ -12,15 +12,6 @@ use crate::{
 use regex::Regex;
 
 const CAPABILITIES: [&str; 4] = ["jsonSchema", "reasoning", "streaming", "tools"];
-const GATE_KINDS: [GateKind; 7] = [
-    GateKind::Schema,
-    GateKind::Sections,
-    GateKind::Expression,
-    GateKind::Command,
-    GateKind::Review,
-    GateKind::Approval,
-    GateKind::Compliance,
-];
 
 pub(super) fn check(spec: &ToolPolicySpec) -> Vec<Finding> {
     let mut found = Found::default();
@@ -51,6 +42,7 @@ pub(super) fn check(spec: &ToolPolicySpec) -> Vec<Finding> {
             required_gate_mistake(gate),
         );
     }
+    evidence::check(spec, &mut found);
     for (index, command) in spec.commands.iter().enumerate() {
         let path = format!("spec.commands[{index}].argv");
         if command
@@ -309,11 +301,11 @@ fn check_tool(tool: &Tool, found: &mut Found) {
     }
 }
 
-fn required_gate_mistake(gate: &str) -> Option<String> {
-    let kinds = list(GATE_KINDS.map(GateKind::as_str));
+pub(super) fn required_gate_mistake(gate: &str) -> Option<String> {
+    let kinds = list(GateKind::ALL.map(GateKind::as_str));
     match gate.split_once('/') {
         None | Some((_, "")) => Some(format!("\"{gate}\" is not of the form kind/name or kind/*")),
-        Some((kind, _)) if GATE_KINDS.iter().all(|known| known.as_str() != kind) => {
+        Some((kind, _)) if GateKind::ALL.iter().all(|known| known.as_str() != kind) => {
             Some(format!("\"{kind}\" is no kind of gate; known are: {kinds}"))
         }
         Some(_) => None,

@@ -1,7 +1,7 @@
 //! A procedure as a whole, its roles and its steps.
 
 use super::{
-    Finding, Found, gates,
+    Finding, Found, compliance, gates,
     names::{Declared, Scope, unknown_artifact},
     order, templates,
     text::{file_mistake, glob_mistake, is_template, list, path_mistake},
@@ -39,6 +39,15 @@ pub(super) fn check(
     if let Err(cycle) = order(&spec.steps) {
         found.0.push(cycle);
     }
+    let gates = spec.steps.iter().flat_map(Step::all_gates);
+    found.repeated(
+        "spec.steps[].gates[].measures",
+        "measure",
+        gates
+            .flat_map(|gate| &gate.measures)
+            .map(|measure| measure.name.as_str()),
+    );
+    compliance::raci(spec, &mut found);
     for (index, step) in spec.steps.iter().enumerate() {
         check_step(&declared, index, step, &mut found);
     }
@@ -214,7 +223,7 @@ fn check_step<'a>(declared: &'a Declared<'a>, index: usize, step: &'a Step, foun
     found.repeated(
         &format!("{path}.gates"),
         "gate",
-        gates::of_step(step).map(|gate| gate.name.as_str()),
+        step.all_gates().map(|gate| gate.name.as_str()),
     );
     for action in &step.actions {
         work::check_action(&scope, &path, action, found);

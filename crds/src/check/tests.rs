@@ -1,5 +1,6 @@
 //! Every mistake with its exact path and message: they are what people read in conditions and in `lint`.
 
+mod gates;
 mod pairing;
 mod policy;
 mod run;

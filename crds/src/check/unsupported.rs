@@ -4,10 +4,7 @@ use super::{Finding, Found};
 use crate::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
     agent_run::PromptSchema,
-    sop_definition::{
-        Command, Gate, GateKind, NetworkAccess, OnStuck, ReactMode, Step, Work,
-        Workspace,
-    },
+    sop_definition::{Command, Gate, NetworkAccess, OnStuck, ReactMode, Step, Work, Workspace},
     tool_policy::{OnExhausted, ReplayMode},
 };
 
@@ -153,8 +150,6 @@ impl NotYet {
     fn gates(&mut self, path: &str, gates: &[Gate]) {
         for gate in gates {
             let path = format!("{path}.gates[{}]", gate.name);
-            let later = matches!(gate.kind, GateKind::Review | GateKind::Compliance);
-            self.refuse(later, format!("{path}.kind"), gate.kind.as_str());
             for (index, rule) in gate.on_failure.iter().enumerate() {
                 let path = format!("{path}.onFailure[{index}]");
                 self.refuse(

@@ -34,10 +34,17 @@ pub struct Key {
     /// The step.
     pub step: String,
     /// The action; in a loop `loop/action`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub action: String,
     /// The item of a loop as text; its `path` or `name` where it is an object.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub item: String,
+    /// The gate that judges, where it is no action that asks; `action` is then the one it belongs to, or empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub gate: String,
+    /// Which judge of the gate, counted from 1.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub judge: u32,
     /// Attempt of the step, counted from 1.
     pub attempt: u32,
     /// Request within the action, counted from 1: repairs and tool turns follow the first.
@@ -46,9 +53,15 @@ pub struct Key {
 
 impl std::fmt::Display for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}/{}", self.step, self.action)?;
+        f.write_str(&self.step)?;
+        if !self.action.is_empty() {
+            write!(f, "/{}", self.action)?;
+        }
         if !self.item.is_empty() {
             write!(f, "[{}]", self.item)?;
+        }
+        if !self.gate.is_empty() {
+            write!(f, " gate {} judge {}", self.gate, self.judge)?;
         }
         write!(f, " attempt {} turn {}", self.attempt, self.turn)
     }
@@ -99,6 +112,11 @@ pub struct TokenUsage {
 
 const fn ok() -> u16 {
     200
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]

@@ -6,7 +6,7 @@ use crate::{
     agent_run::{Environment, PromptSchema},
     sop_definition::{Role, Step},
     status::Revision,
-    tool_policy::{Budgets, Endpoint},
+    tool_policy::{Budgets, Endpoint, Evidence},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -76,6 +76,9 @@ pub struct RunPlan {
     /// The project that the run begins with, where it is kept by Sopwith.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<Source>,
+    /// Which evidence counts, its gates named.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
 }
 
 /// An existing project that is kept by Sopwith, pinned when the plan is made.

@@ -1,6 +1,6 @@
 //! CEL expressions, with the bounds that the interpreter itself does not have.
 
-use super::references::references;
+use super::{functions, references::references};
 use cel::{
     Context, Env, ExecutionError, Program, Value,
     common::value::{CowVal, Val},
@@ -175,6 +175,7 @@ impl Expression {
         bounded(&ended, move || {
             let mut context = Context::with_env(Arc::clone(&ENV));
             context.set_variable_resolver(&roots);
+            functions::add(&mut context);
             let value = program
                 .execute(&context)
                 .map_err(|error| readable(&error))?;
@@ -391,5 +392,5 @@ fn is_function(name: &str) -> bool {
         "uint",
         "upperAscii",
     ];
-    name.contains(['_', '@', '!']) || FUNCTIONS.contains(&name)
+    name.contains(['_', '@', '!']) || FUNCTIONS.contains(&name) || functions::NAMES.contains(&name)
 }

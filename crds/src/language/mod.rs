@@ -18,17 +18,18 @@
 //! | `item` | in a loop: the item at hand, or under the name that `as` gives |
 //! | `reports.NAME.FIELD` | in gates: what the reports of commands say, see [`crate::sop_definition::ReportFormat`] |
 //! | `exitCode` | in gates of kind command: the exit code of the last program that ran |
-//! | `measures.NAME` | in gates: numbers that the gate measured |
+//! | `measures.NAME` | what gates have measured over all attempts: a list of numbers, the oldest first |
 //!
 //! Expressions have CEL's operators, macros (`has`, `all`, `exists`, `exists_one`, `map`, `filter`) and functions,
 //! and of its extensions those on strings (`split`, `join`, `trim`, `lowerAscii` …) and lists (`sort`, `distinct`,
-//! `flatten`, `slice`). The keys of a map come in no order: sort what goes over them. Templates have minijinja's
+//! `flatten`, `slice`); lists of numbers have `last()` and `falls()`: whether the last is lower than the one before, or 0. The keys of a map come in no order: sort what goes over them. Templates have minijinja's
 //! filters and tests, `json`, and the functions `file(path)` and `glob(pattern)` over the project.
 //!
 //! `path` and `glob` of an artifact are known before anything runs: they see `layout`, `parameters`,
 //! `project`, `options` and `inputs` only.
 
 mod expression;
+mod functions;
 mod references;
 mod template;
 

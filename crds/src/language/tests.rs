@@ -44,6 +44,9 @@ fn context() -> Value {
 #[case("{'a': 1}.a", json!(1))]
 #[case("['b', 'a', 'b'].distinct().sort()", json!(["a", "b"]))]
 #[case("[[1], [2]].flatten().slice(1, 2)", json!([2]))]
+#[case("[1, 2].last()", json!(2))]
+#[case("[3, 2].falls() && [1].falls() && [].falls() && [5, 1.5].falls() && [1, 0, 0].falls()", json!(true))]
+#[case("[2, 2].falls() || [1, 3, 4].falls()", json!(false))]
 #[case("9007199254740993", json!(9_007_199_254_740_993_i64))]
 fn an_expression_gives(#[case] text: &str, #[case] expected: Value) {
     let expression = Expression::compile(text).unwrap();

@@ -51,6 +51,11 @@ pub struct Gate {
     /// Of kind `compliance`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub compliance: Option<ComplianceGate>,
+    /// Numbers that are taken each time the gate judges, before it decides. All attempts of the run together they are the list
+    /// `measures.NAME`, the oldest first. Not for gates in loops.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
+    pub measures: Vec<Measure>,
     /// What happens when it fails: the first rule that applies and has attempts left. Default: Fail.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "atomic"))]
@@ -58,6 +63,21 @@ pub struct Gate {
     /// What happens when no rule has attempts left. Default: Fail.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exhausted: Option<AfterFailure>,
+}
+
+/// A number that a gate takes.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+pub struct Measure {
+    /// Name, used as `measures.NAME`; unique in the procedure.
+    #[schemars(
+        length(min = 1, max = 63),
+        regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$")
+    )]
+    pub name: String,
+    /// CEL that gives a number, over what the gate sees; in gates of kind `command` also `exitCode` and `reports.NAME`.
+    #[schemars(length(min = 1, max = 2048))]
+    pub value: String,
 }
 
 /// How a gate judges.
@@ -83,6 +103,17 @@ pub enum GateKind {
 }
 
 impl GateKind {
+    /// All kinds.
+    pub const ALL: [Self; 7] = [
+        Self::Schema,
+        Self::Sections,
+        Self::Expression,
+        Self::Command,
+        Self::Review,
+        Self::Approval,
+        Self::Compliance,
+    ];
+
     /// The name as written in a spec and in metric labels.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -216,30 +247,58 @@ pub enum ReportFormat {
     Sarif,
 }
 
-/// A model judges criteria, another than the author's.
+/// Models judge by criteria, others than those that wrote what is judged.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct ReviewGate {
-    /// Artifacts that are shown to the judge.
-    #[schemars(length(min = 1, max = 16))]
+    /// Artifacts that are shown to the judges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub artifacts: Vec<String>,
-    /// What is asked; each must be answered with yes and a quotation.
-    #[schemars(length(min = 1, max = 32))]
+    /// Files that are shown beside them, as paths or patterns; minijinja templates. For the file of a loop's item.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
+    pub files: Vec<String>,
+    /// What is asked. A judge answers each with yes or no and a quotation; a yes whose quotation does not occur in what was shown
+    /// is a no.
+    #[schemars(length(min = 1, max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
     pub criteria: Vec<ReviewCriterion>,
-    /// A model name or alias of the policy. Default: judge.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 128))]
-    pub model: Option<String>,
-    /// How many judges are asked. Default: 1.
+    /// Model names or aliases of the policy, asked in turn. None of them may be able to answer for a role that writes what is
+    /// shown. Default: judge.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 9), extend("x-kubernetes-list-type" = "atomic"))]
+    pub models: Vec<String>,
+    /// How many judges are asked, each by itself. Default: one for each of `models`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9))]
     pub judges: Option<u32>,
-    /// How many of them must agree. Default: all.
+    /// How many of them must say yes to a criterion, for each of the criteria. Default: all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 9))]
     pub agree: Option<u32>,
 }
+
+impl ReviewGate {
+    /// The model or alias that each judge is asked by.
+    pub fn judges(&self) -> Vec<&str> {
+        let models: Vec<&str> = match self.models.as_slice() {
+            [] => vec![JUDGE],
+            models => models.iter().map(String::as_str).collect(),
+        };
+        let many = self.judges.map_or(models.len(), |many| many as usize);
+        models.iter().copied().cycle().take(many).collect()
+    }
+
+    /// How many judges must say yes to a criterion.
+    pub fn agree(&self) -> usize {
+        let all = self.judges().len();
+        self.agree.map_or(all, |agree| agree as usize)
+    }
+}
+
+/// The alias of judges where a gate names no models.
+const JUDGE: &str = "judge";
 
 /// One question to a judge.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
@@ -271,7 +330,7 @@ pub struct ApprovalGate {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]
 pub struct ComplianceGate {
-    /// Steps that must be in the trace. Default: all that were not skipped.
+    /// Steps that must have been done. Default: all that come before it and were not skipped.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
     pub steps: Vec<String>,

@@ -64,6 +64,20 @@ pub struct Step {
     pub on_stuck: Option<OnStuck>,
 }
 
+impl Step {
+    /// All its gates: of its actions, of its loops, its own.
+    pub fn all_gates(&self) -> impl Iterator<Item = &Gate> {
+        let of_actions = self.actions.iter().flat_map(|action| {
+            let of_loop = action.repeat.iter().flat_map(|repeat| {
+                let inner = repeat.actions.iter().flat_map(|action| &action.gates);
+                inner.chain(&repeat.gates)
+            });
+            of_loop.chain(&action.gates)
+        });
+        of_actions.chain(&self.gates)
+    }
+}
+
 /// What happens to a stuck step.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]

@@ -1,6 +1,6 @@
 //! What a policy bounds: pod, money, concurrency, approvals, what is kept and how long.
 
-use crate::{Money, agent_run::LocalRef};
+use crate::{Money, agent_run::LocalRef, sop_definition::GateKind, status::Trust};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -98,6 +98,28 @@ pub struct Approvals {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 31_536_000))]
     pub expires_after_seconds: Option<u32>,
+}
+
+/// Which evidence counts: not every gate that must be there has to be beyond doubt, but these must.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+#[serde(rename_all = "camelCase")]
+pub struct Evidence {
+    /// The least that the evidence of these gates is to be trusted: `external` leaves out what the judged code could have
+    /// influenced, `human` all that people have not decided.
+    pub minimum_trust: Trust,
+    /// Gates, as `kind/name` or `kind/*`. Each must be in the SOP, and a run only succeeds after it has passed. Default:
+    /// requiredGates.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
+    pub gates: Vec<String>,
+}
+
+/// Whether a gate is meant by `kind/name` or `kind/*`.
+pub fn gate_matches(pattern: &str, kind: GateKind, name: &str) -> bool {
+    pattern
+        .split_once('/')
+        .is_some_and(|(of, named)| of == kind.as_str() && (named == "*" || named == name))
 }
 
 /// What is masked before it is stored or logged.

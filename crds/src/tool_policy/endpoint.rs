@@ -65,6 +65,17 @@ pub struct Endpoint {
     pub models: Vec<Model>,
 }
 
+impl Endpoint {
+    /// The model that is asked under a name or alias, the name first.
+    pub fn model(&self, name: &str) -> Option<&Model> {
+        let named = self.models.iter().find(|model| model.name == name);
+        named.or_else(|| {
+            let has = |model: &&Model| model.aliases.iter().any(|alias| alias == name);
+            self.models.iter().find(has)
+        })
+    }
+}
+
 /// Which protocol an endpoint speaks.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, Hash)]
 #[schemars(transform = crate::leave_description_to_fields)]

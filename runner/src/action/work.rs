@@ -45,6 +45,14 @@ impl Engine {
             );
             return Err(Stopped::Failed(FailureReason::InvalidPlan, message));
         };
+        let by_programs = &mut self.record.machine.by_programs;
+        for path in &wrote {
+            if work.command.is_some() {
+                by_programs.insert(path.clone());
+            } else {
+                by_programs.remove(path);
+            }
+        }
         let message = if wrote.is_empty() {
             message
         } else {
@@ -104,6 +112,7 @@ impl Engine {
                 item: spot.label().unwrap_or_default(),
                 attempt: spot.attempt,
                 turn: 1,
+                ..Key::default()
             },
             model: role
                 .model

@@ -1,6 +1,7 @@
 //! Gates of kind `command`: exit codes, and what the programs' reports say. Judging is pure; see
 //! [`crate::action::command`] for the running.
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use sopwith_crds::{
     contract::Digest, language::Expression, sop_definition::CommandGate, status::Trust,
@@ -15,6 +16,62 @@ use crate::workbench::Exit;
 
 /// A report, and what it says or what is wrong with it.
 type Parsed<'a> = (&'a ReportFile, Result<Report, String>);
+
+/// What was observed, its reports read.
+#[derive(Debug)]
+pub struct Read<'a> {
+    observation: &'a Observation,
+    reports: Vec<Parsed<'a>>,
+}
+
+impl<'a> Read<'a> {
+    /// Reads the reports.
+    pub fn of(observation: &'a Observation) -> Self {
+        let reports = observation.reports.iter();
+        Self {
+            observation,
+            reports: reports.map(|file| (file, report::read(file))).collect(),
+        }
+    }
+
+    /// The exit code of the last program that ran; 127 where none did.
+    fn exit_code(&self) -> i64 {
+        let last = self.observation.ran.last();
+        last.map_or(127, |ran| code(&ran.exit))
+    }
+}
+
+/// What the programs of an attempt's gates have said, as expressions see it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Said {
+    reports: Map<String, Value>,
+    exit_code: Option<i64>,
+}
+
+impl Said {
+    /// Whether no program has run.
+    pub const fn is_empty(&self) -> bool {
+        self.exit_code.is_none()
+    }
+
+    /// Adds what the programs of one more gate have said.
+    pub fn add(&mut self, read: &Read<'_>) {
+        self.exit_code = Some(read.exit_code());
+        for (file, report) in &read.reports {
+            let seen = report.as_ref().map_or_else(|_| json!({}), Report::seen);
+            self.reports.insert(file.name.clone(), seen);
+        }
+    }
+
+    /// Lets expressions see it.
+    pub fn show(&self, context: &mut Value) {
+        if let (Some(object), Some(code)) = (context.as_object_mut(), self.exit_code) {
+            object.insert("exitCode".to_owned(), json!(code));
+            object.insert("reports".to_owned(), Value::Object(self.reports.clone()));
+        }
+    }
+}
 
 /// A program that ran.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,20 +136,15 @@ const fn code(exit: &Exit) -> i64 {
     }
 }
 
-/// Judges what was observed.
-pub fn judge(gate: &CommandGate, observation: &Observation, context: &Value) -> Judgement {
-    let parsed: Vec<Parsed<'_>> = observation
-        .reports
-        .iter()
-        .map(|file| (file, report::read(file)))
-        .collect();
-    let exit = observation.ran.last().map_or(127, |ran| code(&ran.exit));
+/// Judges what was observed; `context` shows what was said.
+pub fn judge(gate: &CommandGate, read: &Read<'_>, context: &Value) -> Judgement {
+    let (observation, parsed, exit) = (read.observation, &read.reports, read.exit_code());
     let threshold = gate
         .pass
         .as_deref()
-        .map_or_else(|| default_pass(&parsed), squeezed);
+        .map_or_else(|| default_pass(parsed), squeezed);
     let mut problems: Vec<String> = Vec::new();
-    for (file, report) in &parsed {
+    for (file, report) in parsed {
         if let Err(why) = report {
             problems.push(format!("report {} ({}) {why}", file.name, file.path));
         }
@@ -100,8 +152,8 @@ pub fn judge(gate: &CommandGate, observation: &Observation, context: &Value) -> 
     problems.extend(observation.canaries.iter().filter_map(CanaryRan::problem));
     let passed = problems.is_empty()
         && match &gate.pass {
-            None => by_default(observation, &parsed),
-            Some(pass) => match holds(pass, exit, &parsed, context) {
+            None => by_default(observation, parsed),
+            Some(pass) => match holds(pass, context) {
                 Ok(holds) => holds,
                 Err(why) => {
                     problems.push(format!("the condition cannot be judged: {why}"));
@@ -109,7 +161,7 @@ pub fn judge(gate: &CommandGate, observation: &Observation, context: &Value) -> 
                 }
             },
         };
-    let observed = observed(observation, &parsed);
+    let observed = observed(observation, parsed);
     Judgement {
         passed,
         evidence: json!({
@@ -124,11 +176,12 @@ pub fn judge(gate: &CommandGate, observation: &Observation, context: &Value) -> 
         findings: if passed {
             String::new()
         } else {
-            findings(observation, &parsed, &problems, &threshold)
+            findings(observation, parsed, &problems, &threshold)
         },
         observed,
         threshold,
         trust: Trust::InProcess,
+        document: None,
     }
 }
 
@@ -156,28 +209,9 @@ fn by_default(observation: &Observation, parsed: &[Parsed<'_>]) -> bool {
             .all(|(_, report)| report.as_ref().is_ok_and(Report::is_good))
 }
 
-fn holds(
-    pass: &str,
-    exit: i64,
-    parsed: &[Parsed<'_>],
-    context: &Value,
-) -> Result<bool, String> {
-    let reports: Map<String, Value> = parsed
-        .iter()
-        .map(|(file, report)| {
-            let seen = report.as_ref().map_or_else(|_| json!({}), Report::seen);
-            (file.name.clone(), seen)
-        })
-        .collect();
-    let mut context = context.clone();
-    if let Some(object) = context.as_object_mut() {
-        object.insert("exitCode".into(), json!(exit));
-        object.insert("reports".into(), Value::Object(reports));
-    }
+fn holds(pass: &str, context: &Value) -> Result<bool, String> {
     let expression = Expression::compile(pass).map_err(|error| error.to_string())?;
-    expression
-        .holds(&context)
-        .map_err(|error| error.to_string())
+    expression.holds(context).map_err(|error| error.to_string())
 }
 
 pub(crate) fn described(ran: &Ran) -> String {
@@ -259,6 +293,14 @@ fn findings(
 mod tests {
     use super::*;
     use sopwith_crds::sop_definition::ReportFormat;
+
+    fn judge(gate: &CommandGate, observation: &Observation, context: &Value) -> Judgement {
+        let (read, mut said, mut context) =
+            (Read::of(observation), Said::default(), context.clone());
+        said.add(&read);
+        said.show(&mut context);
+        super::judge(gate, &read, &context)
+    }
 
     const RED: &str = "<testsuite><testcase classname='t' name='a'/><testcase classname='t' name='b'><failure message='assert 22 == 12'>x\nt.py:3: AssertionError</failure></testcase></testsuite>";
     const GREEN: &str = "<testsuite><testcase classname='t' name='a'/></testsuite>";
@@ -475,14 +517,20 @@ mod tests {
         let error = judged(None, &sarif("error"));
         assert_eq!(
             error.findings,
-            "1 results:\n- a.py:3: F401 (error) `os` is not used\n1 results: 1 errors.\nLine coverage is 0.500 (1 of 2 lines).\nAsked for: every program exits with 0, and no analysis finds an error"
+            "1 result:\n- a.py:3: F401 (error) `os` is not used\n1 result: 1 errors.\nLine coverage is 0.500 (1 of 2 lines).\nAsked for: every program exits with 0, and no analysis finds an error"
         );
         for (pass, expected) in [
             ("reports.lint.warnings <= 1", true),
             ("reports.lint.results == 0", false),
             ("!('F401' in reports.lint.rules)", false),
-            ("reports.lint.critical + reports.lint.high + reports.lint.notes + reports.lint.suppressed == 0", true),
-            ("reports.coverage.lineRate >= 0.5 && reports.coverage.linesValid == 2", true),
+            (
+                "reports.lint.critical + reports.lint.high + reports.lint.notes + reports.lint.suppressed == 0",
+                true,
+            ),
+            (
+                "reports.coverage.lineRate >= 0.5 && reports.coverage.linesValid == 2",
+                true,
+            ),
         ] {
             let judgement = judged(Some(pass), &sarif("warning"));
             assert_eq!(judgement.passed, expected, "{pass}: {}", judgement.findings);

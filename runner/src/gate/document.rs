@@ -2,9 +2,9 @@
 
 use pulldown_cmark::{Event, Parser, Tag, TagEnd};
 use serde_json::json;
-use sopwith_crds::{contract::Digest, sop_definition::Gate, status::Trust};
+use sopwith_crds::{contract::Digest, sop_definition::Gate};
 
-use super::{Bench, Judgement, failed, text_of};
+use super::{Bench, Judgement, failed, text_of, trust};
 
 pub(super) fn judge(gate: &Gate, bench: Bench<'_>) -> Judgement {
     let Some(sections) = &gate.sections else {
@@ -40,7 +40,8 @@ pub(super) fn judge(gate: &Gate, bench: Bench<'_>) -> Judgement {
         } else {
             format!("{path} is not complete:\n- {}", problems.join("\n- "))
         },
-        trust: Trust::External,
+        trust: trust::of_artifact(&sections.artifact, bench),
+        document: None,
     }
 }
 
@@ -98,9 +99,11 @@ fn plain(heading: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::measures::Measures;
     use crate::{gate::tests::place, tree::Tree};
     use bytes::Bytes;
     use sopwith_crds::sop_definition::{GateKind, SectionsGate};
+    use std::collections::BTreeSet;
 
     #[test]
     fn headings_are_compared_without_case_and_numbering_and_need_text() {
@@ -131,6 +134,8 @@ mod tests {
                 places: &places,
                 tree: &tree,
                 schemas: &schemas,
+                programs: &BTreeSet::new(),
+                measures: &Measures::default(),
             };
             let judgement = judge(&gate, bench);
             let expected = problem.map_or_else(String::new, |problem| {

@@ -1,23 +1,27 @@
 //! Having gates judged in their place in an attempt: the verdict is booked, reported, and steers.
 
-use std::sync::Arc;
-
+use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::Value;
 use sopwith_crds::{
     contract::report::{What, gate_label},
-    sop_definition::{Canary, Gate, GateKind},
+    sop_definition::{Gate, GateKind},
     status::{FailureReason, GateStatus, Verdict},
 };
 
-use super::{Bench, Judgement, approval, judge, judge_command};
+use super::{
+    Bench, Judgement, Read, approval,
+    compliance::{self, Trace},
+    failed, judge, judge_command, trust,
+};
 use crate::{
-    action::command::{self, Rendered, RenderedCanary},
     attempt::{Spot, Stopped, holds},
     engine::Engine,
+    measures::{self, Taken},
     sop::Fault,
-    tree::{TreeFile, entry},
+    trail::{Entry, Passage},
+    tree::{Tree, TreeFile, entry},
 };
 
 impl Engine {
@@ -42,11 +46,9 @@ impl Engine {
             if gate.kind == GateKind::Approval {
                 return Err(self.ask(spot, index, gate));
             }
-            let context = self.context_of(spot);
-            let judgement = self.judge(spot, gate, &context).await?;
-            let evidence =
-                serde_json_canonicalizer::to_vec(&judgement.evidence).unwrap_or_default();
-            self.blobs.add(evidence.into());
+            let judgement = self.judge(spot, gate).await?;
+            let judgement = trust::enough(self.plan.evidence.as_ref(), gate, judgement);
+            self.keep(spot, gate, &judgement);
             self.judged(
                 spot,
                 gate,
@@ -60,67 +62,109 @@ impl Engine {
         Ok(())
     }
 
-    async fn judge(
-        &mut self,
-        spot: Spot<'_>,
-        gate: &Gate,
-        context: &Value,
-    ) -> Result<Judgement, Stopped> {
-        let (GateKind::Command, Some(asked)) = (gate.kind, &gate.command) else {
-            let plan = Arc::clone(&self.plan);
-            return Ok(self.tree.read(|tree| {
-                judge(
-                    gate,
-                    Bench {
-                        context,
-                        places: &self.places,
-                        tree,
-                        schemas: &plan.schemas,
-                    },
-                )
-            }));
+    async fn judge(&mut self, spot: Spot<'_>, gate: &Gate) -> Result<Judgement, Stopped> {
+        let observation = match (gate.kind, &gate.command) {
+            (GateKind::Command, Some(asked)) => Some(self.observe(spot, gate, asked).await?),
+            _ => None,
         };
-        let commands: Result<Vec<Rendered>, Stopped> = asked
-            .run
-            .iter()
-            .map(|command| self.rendered(command, context))
-            .collect();
-        let canaries: Result<Vec<RenderedCanary>, Stopped> = asked
-            .canaries
-            .iter()
-            .map(|canary| self.canary(canary, context))
-            .collect();
-        let (commands, canaries) = (commands?, canaries?);
-        let observation =
-            command::observe(&self.benches, &self.tree, asked, &commands, &canaries).await?;
-        for report in &observation.reports {
-            if let Ok(bytes) = &report.bytes {
-                let file = TreeFile {
-                    bytes: bytes.clone().into(),
-                    executable: false,
-                };
-                let kept = entry(&report.path, &file);
-                self.blobs.add(file.bytes);
-                self.record.evidence.insert(kept.path.clone(), kept);
-            }
+        let read = observation.as_ref().map(Read::of);
+        if let Some(read) = &read {
+            self.record.machine.said.add(read);
         }
-        tracing::info!(
-            step = spot.step.name,
-            gate = gate.name,
-            programs = observation.ran.len(),
-            "gate ran"
-        );
-        Ok(judge_command(asked, &observation, context))
+        let mut context = self.context_of_gate(spot);
+        if let Err(why) = self.measure(spot, gate, &mut context) {
+            return Ok(failed(why, String::new()));
+        }
+        if let (Some(asked), Some(read)) = (&gate.command, &read) {
+            return Ok(judge_command(asked, read, &context));
+        }
+        match (&gate.review, gate.kind) {
+            (Some(review), GateKind::Review) => self.review(spot, gate, review).await,
+            (_, GateKind::Compliance) => {
+                let asked = gate.compliance.clone().unwrap_or_default();
+                let trace = Trace {
+                    plan: &self.plan,
+                    trail: &self.record.machine.trail,
+                    messages: &self.record.messages,
+                };
+                Ok(compliance::judge(&asked, &spot.step.name, trace))
+            }
+            _ => Ok(self
+                .tree
+                .read(|tree| judge(gate, self.bench(&context, tree)))),
+        }
     }
 
-    fn canary(&self, canary: &Canary, context: &Value) -> Result<RenderedCanary, Stopped> {
-        Ok(RenderedCanary {
-            name: canary.name.clone(),
-            path: self.templates.render_inline(&canary.path, context)?,
-            text: self.templates.render(&canary.template, context)?,
-            run: self.rendered(&canary.run, context)?,
-            exit_code: canary.exit_code.unwrap_or(1).into(),
-        })
+    /// What a gate's expressions see: also what the programs of this attempt's gates have said.
+    pub(crate) fn context_of_gate(&self, spot: Spot<'_>) -> Value {
+        let mut context = self.context_of(spot);
+        self.record.machine.said.show(&mut context);
+        context
+    }
+
+    pub(super) fn bench<'a>(&'a self, context: &'a Value, tree: &'a Tree) -> Bench<'a> {
+        Bench {
+            context,
+            places: &self.places,
+            tree,
+            schemas: &self.plan.schemas,
+            programs: &self.record.machine.by_programs,
+            measures: &self.record.machine.measures,
+        }
+    }
+
+    /// Takes the gate's numbers and shows them to it.
+    fn measure(&mut self, spot: Spot<'_>, gate: &Gate, context: &mut Value) -> Result<(), String> {
+        let taken: Result<Vec<_>, String> = gate
+            .measures
+            .iter()
+            .map(|measure| {
+                let value = measures::take(measure, context)?;
+                let trust = self
+                    .tree
+                    .read(|tree| trust::of_expression(&measure.value, self.bench(context, tree)));
+                let taken = Taken {
+                    attempt: spot.attempt,
+                    round: self.state().round,
+                    value,
+                    trust,
+                };
+                Ok((&measure.name, taken))
+            })
+            .collect();
+        for (name, taken) in taken? {
+            self.record.machine.measures.add(name, taken);
+        }
+        if let Some(object) = context.as_object_mut() {
+            let seen = self.record.machine.measures.seen(&self.plan);
+            object.insert("measures".to_owned(), seen);
+        }
+        Ok(())
+    }
+
+    /// Keeps what a verdict rests on: for machines by its digest, for people as a file.
+    fn keep(&mut self, spot: Spot<'_>, gate: &Gate, judgement: &Judgement) {
+        let evidence = serde_json_canonicalizer::to_vec(&judgement.evidence).unwrap_or_default();
+        self.blobs.add(evidence.into());
+        if let Some(document) = &judgement.document {
+            let item = spot
+                .label()
+                .map_or_else(String::new, |item| format!("-{item}"));
+            let name = format!("{}{item}", spot.gate(gate));
+            let path = format!("gates/{}/{}.md", spot.step.name, file_name(&name));
+            self.keep_file(&path, document.clone().into());
+        }
+    }
+
+    /// Keeps a file of the evidence.
+    pub(super) fn keep_file(&mut self, path: &str, bytes: Bytes) {
+        let file = TreeFile {
+            bytes,
+            executable: false,
+        };
+        let kept = entry(path, &file);
+        self.blobs.add(file.bytes);
+        self.record.evidence.insert(kept.path.clone(), kept);
     }
 
     /// Books a verdict.
@@ -132,6 +176,19 @@ impl Engine {
         findings: String,
     ) {
         let verdict = status.verdict;
+        let entry = Entry {
+            step: spot.step.name.clone(),
+            attempt: spot.attempt,
+            round: self.state().round,
+            what: Passage::Judged {
+                gate: spot.gate(gate),
+                kind: gate.kind,
+                verdict,
+                trust: status.trust,
+                by: status.decided_by.clone(),
+            },
+        };
+        self.record.machine.trail.push(entry);
         // A verdict's evidence is canonical; only the report has a time.
         self.record
             .gates
@@ -190,7 +247,7 @@ impl Engine {
         reason: FailureReason,
         message: String,
     ) -> Result<Fault, Stopped> {
-        let context = self.context_of(spot);
+        let context = self.context_of_gate(spot);
         let applies = |when: &String| {
             holds(when, &context).map_err(|error| {
                 let message = format!(
@@ -214,4 +271,11 @@ impl Engine {
             message,
         })
     }
+}
+
+/// A text as the name of a file.
+fn file_name(text: &str) -> String {
+    let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let name = text.chars().map(|c| if plain(c) { c } else { '-' });
+    name.take(100).collect()
 }

@@ -3,18 +3,23 @@
 //! Judging is pure; only commands need a workbench ([`crate::action::command`]), and what they left is judged here.
 
 pub mod approval;
+mod asking;
 mod canonical;
 mod command;
+mod compliance;
 mod document;
 mod judging;
 mod report;
+mod review;
+mod running;
+pub(crate) mod trust;
 
 pub use canonical::canonical;
 pub(crate) use command::described;
-pub use command::{CanaryRan, Observation, Ran, judge as judge_command};
+pub use command::{CanaryRan, Observation, Ran, Read, Said, judge as judge_command};
 pub use report::ReportFile;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::{Value, json};
 use sopwith_crds::{
@@ -24,7 +29,7 @@ use sopwith_crds::{
     status::{GateStatus, Trust, Verdict},
 };
 
-use crate::{context::Place, tree::Tree};
+use crate::{context::Place, measures::Measures, tree::Tree};
 
 /// Most characters of what a status shows.
 const MAX_SHOWN: usize = 300;
@@ -44,6 +49,8 @@ pub struct Judgement {
     pub evidence: Value,
     /// How far that can be trusted.
     pub trust: Trust,
+    /// The same for people, as Markdown, where figures and findings do not tell it all.
+    pub document: Option<String>,
 }
 
 impl Judgement {
@@ -92,6 +99,10 @@ pub struct Bench<'a> {
     pub tree: &'a Tree,
     /// JSON Schemas by name.
     pub schemas: &'a BTreeMap<String, Value>,
+    /// Paths of the tree that programs wrote last.
+    pub programs: &'a BTreeSet<String>,
+    /// What gates have measured.
+    pub measures: &'a Measures,
 }
 
 /// Judges a gate that needs no workbench.
@@ -116,6 +127,7 @@ pub(crate) fn failed(findings: String, threshold: String) -> Judgement {
         evidence: json!({ "findings": findings }),
         findings,
         trust: Trust::External,
+        document: None,
     }
 }
 
@@ -185,7 +197,8 @@ fn schema(gate: &Gate, bench: Bench<'_>) -> Judgement {
                 problems.join("\n- ")
             )
         },
-        trust: Trust::External,
+        trust: trust::of_artifact(artifact, bench),
+        document: None,
     }
 }
 
@@ -243,7 +256,8 @@ fn expression(gate: &Gate, bench: Bench<'_>) -> Judgement {
                 format!("This condition does not hold:\n{threshold}")
             },
             threshold,
-            trust: Trust::External,
+            trust: trust::of_expression(text, bench),
+            document: None,
         },
     }
 }
@@ -301,6 +315,8 @@ pub(crate) mod tests {
                 places: &places,
                 tree: &tree,
                 schemas: &schemas,
+                programs: &BTreeSet::new(),
+                measures: &Measures::default(),
             },
         )
     }

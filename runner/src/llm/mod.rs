@@ -183,7 +183,9 @@ impl Llm {
         report: &(dyn Fn(What) + Send + Sync),
     ) -> Result<Answer, LlmError> {
         let having = self.endpoints.iter().filter_map(|(endpoint, transport)| {
-            model_of(endpoint, &ask.model).map(|model| (endpoint, model, transport))
+            endpoint
+                .model(&ask.model)
+                .map(|model| (endpoint, model, transport))
         });
         let having: Vec<_> = having.collect();
         let mut failures = Vec::new();
@@ -375,17 +377,6 @@ async fn received(raw: RawAnswer, endpoint: &Endpoint, idle: Duration) -> Result
         status,
         retry_after,
         problem: codec::problem(raw, idle).await,
-    })
-}
-
-/// The model of this name or alias, the name first.
-pub fn model_of<'a>(endpoint: &'a Endpoint, name: &str) -> Option<&'a Model> {
-    let named = endpoint.models.iter().find(|model| model.name == name);
-    named.or_else(|| {
-        endpoint
-            .models
-            .iter()
-            .find(|model| model.aliases.iter().any(|alias| alias == name))
     })
 }
 

@@ -42,7 +42,7 @@ pub enum CassetteError {
         /// File or key of the ConfigMap.
         name: String,
         /// The key.
-        key: Key,
+        key: Box<Key>,
     },
 }
 
@@ -64,7 +64,7 @@ impl Replay {
                 if interactions.insert(key.clone(), interaction).is_some() {
                     return Err(CassetteError::Twice {
                         name: name.clone(),
-                        key,
+                        key: key.into(),
                     });
                 }
             }

@@ -277,7 +277,7 @@ impl State {
 }
 
 /// Steps that are open again after a backtrack.
-fn again(plan: &RunPlan, from: &str, to: &str) -> BTreeSet<String> {
+pub(crate) fn again(plan: &RunPlan, from: &str, to: &str) -> BTreeSet<String> {
     let mut again = BTreeSet::from([from.to_owned(), to.to_owned()]);
     // The plan's order has needs before what needs them, so one pass finds all.
     for step in &plan.steps {

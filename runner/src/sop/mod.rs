@@ -3,6 +3,7 @@
 mod machine;
 mod state;
 
+pub(crate) use machine::again;
 pub use machine::{Decision, Fault, Happened, Way, apply, next, targets, way};
 pub use state::{Phase, Point, State, StepState, Wait};
 

@@ -169,12 +169,12 @@ fn people_may_decide_on_a_step_an_action_and_what_a_loop_left() {
 #[case(
     "{{ artifacts.plan.text }}",
     "{{ artifact.plan.text }}",
-    "spec.steps[plan].actions[render].render.template: template `doc`: there is no value `artifact`; known here are: artifacts, attempt, findings, idea, inputs, layout, options, parameters, project, role, round"
+    "spec.steps[plan].actions[render].render.template: template `doc`: there is no value `artifact`; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, options, parameters, project, role, round"
 )]
 #[case(
     "{{ artifacts.plan.text }}",
     "{{ item }}",
-    "spec.steps[plan].actions[render].render.template: template `doc`: there is no value `item` outside of a loop; known here are: artifacts, attempt, findings, idea, inputs, layout, options, parameters, project, role, round"
+    "spec.steps[plan].actions[render].render.template: template `doc`: there is no value `item` outside of a loop; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, options, parameters, project, role, round"
 )]
 #[case(
     "{template: doc,",
@@ -225,12 +225,12 @@ fn people_may_decide_on_a_step_an_action_and_what_a_loop_left() {
 #[case(
     "when: options.implement",
     "when: exitCode == 0",
-    "spec.steps[code].when: there is no value `exitCode` outside of a gate that runs a command; known here are: artifacts, attempt, findings, idea, inputs, layout, options, parameters, project, role, round"
+    "spec.steps[code].when: there is no value `exitCode` outside of a gate that runs a command; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, options, parameters, project, role, round"
 )]
 #[case(
     "  needs: [code]\n",
     "  needs: [code]\n  when: role.name == ''\n",
-    "spec.steps[test].when: there is no value `role` since step `test` has no role; known here are: artifacts, attempt, findings, idea, inputs, layout, options, parameters, project, round"
+    "spec.steps[test].when: there is no value `role` since step `test` has no role; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, options, parameters, project, round"
 )]
 #[case(
     "inputs: [{artifact: plan}]",
@@ -475,7 +475,7 @@ fn a_canary_is_checked_like_what_it_stands_beside() {
     let expected = [
         "path: \"../c.py\" leaves the project with `..`; write it from the project's root",
         "run.argv[0]: \"{{ x }}\" is a template, but policies allow programs by name; write the program itself",
-        "run.argv[0]: there is no value `x`; known here are: artifacts, attempt, findings, idea, inputs, layout, options, parameters, project, round",
+        "run.argv[0]: there is no value `x`; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, options, parameters, project, round",
         "run.image: \"ruff:1\" is no image of the programs that judge; a canary must be run as they are",
         "template: there is no template `canary`; known are: ask, code, doc",
     ];
@@ -528,7 +528,7 @@ fn all_mistakes_are_told_at_once_in_the_order_of_their_places() {
     "spec.steps[a].gates[g].command.run: is empty; name a program to run"
 )]
 #[case(
-    "steps: [{name: a, gates: [{name: g, kind: review, review: {artifacts: [x], criteria: []}}]}]",
+    "steps: [{name: a, gates: [{name: g, kind: review, review: {artifacts: [x], criteria: [{name: c, question: q}]}}]}]",
     "spec.steps[a].gates[g].review.artifacts[x]: there is no artifact `x`; the outputs of the steps are: none"
 )]
 #[case(
@@ -582,7 +582,7 @@ fn templates_of_config_maps_count() {
     assert_eq!(
         told(&sop_with(&spec, &bad)),
         [
-            "spec.steps[plan].actions[render].render.template: template `far`: there is no value `nothing`; known here are: artifacts, attempt, findings, idea, inputs, layout, options, parameters, project, role, round",
+            "spec.steps[plan].actions[render].render.template: template `far`: there is no value `nothing`; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, options, parameters, project, role, round",
             "spec.templates[ask]: a ConfigMap of templatesFrom has a template `ask`, too; rename one of them",
         ]
     );

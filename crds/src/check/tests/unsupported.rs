@@ -63,14 +63,6 @@ fn of_a_run_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) {
     "spec.steps[a].actions[x].command.network: egress is"
 )]
 #[case(
-    "steps: [{name: a, gates: [{name: g, kind: review}]}]",
-    "spec.steps[a].gates[g].kind: review is"
-)]
-#[case(
-    "steps: [{name: a, gates: [{name: g, kind: compliance}]}]",
-    "spec.steps[a].gates[g].kind: compliance is"
-)]
-#[case(
     "steps: [{name: a, gates: [{name: g, kind: expression, onFailure: [{action: Retry, workspace: restore}]}]}]",
     "spec.steps[a].gates[g].onFailure[0].workspace: restore is"
 )]

@@ -9,7 +9,7 @@ use quick_xml::{
 
 /// What a report says.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Junit {
+pub(in crate::gate) struct Junit {
     pub(super) tests: u64,
     pub(super) failures: u64,
     pub(super) errors: u64,

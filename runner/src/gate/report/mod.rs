@@ -34,7 +34,7 @@ pub struct ReportFile {
 
 /// Share of lines that ran.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-struct Coverage {
+pub(in crate::gate) struct Coverage {
     /// From 0 to 1; 0 where there are no lines.
     rate: f64,
     covered: u64,
@@ -130,7 +130,7 @@ impl Report {
             ),
             Self::Coverage(coverage) => format!("line coverage {:.3}", coverage.rate),
             Self::Analysis(sarif) => counted(
-                format!("{} results", sarif.results.len()),
+                results(sarif),
                 &[
                     (some(sarif.errors), "errors"),
                     (some(sarif.warnings), "warnings"),
@@ -149,8 +149,7 @@ impl Report {
                 listed(head, &junit.failing, test)
             }
             Self::Analysis(sarif) if !sarif.results.is_empty() => {
-                let head = format!("{} results:", sarif.results.len());
-                listed(head, &sarif.results, result)
+                listed(format!("{}:", results(sarif)), &sarif.results, result)
             }
             Self::Tests(_) | Self::Coverage(_) | Self::Analysis(_) => Vec::new(),
         }
@@ -218,6 +217,13 @@ fn test(failing: &Failing) -> String {
     format!("- {}\n{}", failing.name, lines.join("\n"))
         .trim_end()
         .to_owned()
+}
+
+fn results(sarif: &Sarif) -> String {
+    match sarif.results.len() {
+        1 => "1 result".to_owned(),
+        many => format!("{many} results"),
+    }
 }
 
 fn result(found: &Found) -> String {

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 /// What a log says. Suppressed results and those of an earlier analysis that are gone are left out.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Sarif {
+pub(in crate::gate) struct Sarif {
     pub(super) errors: u64,
     pub(super) warnings: u64,
     pub(super) notes: u64,
