@@ -87,7 +87,10 @@ pub struct Response {
     /// The answer's text; the bytes of the wire protocol are made from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content: Option<String>,
-    /// Why the model stopped, as on the wire. Default: stop.
+    /// The functions that the answer calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<RecordedCall>,
+    /// Why the model stopped, as on the wire. Default: stop; with calls, `tool_calls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
     /// Tokens as the provider counted them.
@@ -99,6 +102,16 @@ pub struct Response {
     /// Content type of `body`. Default: `text/event-stream`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub content_type: Option<String>,
+}
+
+/// A call of a function in an answer.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
+pub struct RecordedCall {
+    /// What the model calls the function.
+    pub name: String,
+    /// Its arguments, an object.
+    #[serde(default)]
+    pub arguments: serde_json::Value,
 }
 
 /// Tokens as the provider counted them.

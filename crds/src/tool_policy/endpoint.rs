@@ -172,8 +172,9 @@ pub struct Model {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 10_000_000))]
     pub max_output_tokens: Option<u32>,
-    /// What it can do: jsonSchema, tools, streaming, reasoning. Default: jsonSchema and streaming. Without jsonSchema a
-    /// model is told in words which schema its answer must match; with reasoning it gets no temperature.
+    /// What it can do: jsonSchema, tools, streaming, reasoning. Default: jsonSchema, tools and streaming. Without
+    /// jsonSchema a model is told in words which schema its answer must match; without tools roles with tools do not ask
+    /// it; with reasoning it gets no temperature.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,
@@ -187,4 +188,14 @@ pub struct Model {
     /// US dollars per million output tokens.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub output_per_million: Option<Money>,
+}
+
+impl Model {
+    /// Whether it has a capability.
+    pub fn can(&self, what: &str) -> bool {
+        match self.capabilities.as_slice() {
+            [] => matches!(what, "jsonSchema" | "tools" | "streaming"),
+            named => named.iter().any(|capability| capability == what),
+        }
+    }
 }

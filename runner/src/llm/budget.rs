@@ -129,6 +129,15 @@ impl Budget {
         spent
     }
 
+    /// Books a call of a tool.
+    pub fn tool_called(&mut self, failed: bool) {
+        self.launch.add(&Usage {
+            tool_calls: 1,
+            tool_failures: u64::from(failed),
+            ..Usage::default()
+        });
+    }
+
     /// Holds back what a request may cost at its worst, or says that it does not fit.
     pub fn reserve(
         &mut self,

@@ -12,6 +12,8 @@ pub mod retry_after;
 pub mod transport;
 mod whole;
 
+pub use whole::Said;
+
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
@@ -29,13 +31,13 @@ use tokio::sync::Semaphore;
 
 use self::{
     budget::{Budget, Exhausted, Reservation, Settlement},
-    codec::{Answer, ChatMessage, Protocol, Question, SchemaForm},
+    codec::{Answer, Callable, ChatMessage, Protocol, Question, SchemaForm},
     outcome::{After, TryError, never_fits, read_whole, settlement, status, usable},
     transport::{RawAnswer, Transport},
 };
 
 /// A question to a model.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Default)]
 pub struct Ask {
     /// Which request of the run it is.
     pub key: Key,
@@ -49,6 +51,8 @@ pub struct Ask {
     pub max_output: Option<u32>,
     /// Name and JSON Schema of the answer.
     pub schema: Option<(String, serde_json::Value)>,
+    /// What it can call. Models without the capability are not asked then.
+    pub callable: Callable,
     /// Whether the answer is the rest of one: then no protocol can hold it to the schema.
     pub continues: bool,
 }
@@ -176,6 +180,19 @@ impl Llm {
         self.budget().spent()
     }
 
+    /// Books a call of a tool.
+    pub fn tool_called(&self, failed: bool) {
+        self.budget().tool_called(failed);
+    }
+
+    /// The smallest window, in tokens, of the models of this name or alias.
+    pub fn window(&self, model: &str) -> u64 {
+        let endpoints = self.endpoints.iter();
+        let models = endpoints.filter_map(|(endpoint, _)| endpoint.model(model));
+        let windows = models.map(|model| model.context_window.unwrap_or(defaults::CONTEXT_WINDOW));
+        windows.min().unwrap_or(defaults::CONTEXT_WINDOW).into()
+    }
+
     /// Asks for one answer, at each endpoint that has the model until one gives it.
     async fn ask_part(
         &self,
@@ -183,9 +200,9 @@ impl Llm {
         report: &(dyn Fn(What) + Send + Sync),
     ) -> Result<Answer, LlmError> {
         let having = self.endpoints.iter().filter_map(|(endpoint, transport)| {
-            endpoint
-                .model(&ask.model)
-                .map(|model| (endpoint, model, transport))
+            let model = endpoint.model(&ask.model)?;
+            let able = ask.callable.functions.is_empty() || model.can("tools");
+            able.then_some((endpoint, model, transport))
         });
         let having: Vec<_> = having.collect();
         let mut failures = Vec::new();

@@ -116,12 +116,12 @@ impl TryError {
             match problem.kind {
                 Kind::Schema if question.schema_in_field => return After::InWords,
                 Kind::TooLong => return After::NextLarger,
-                Kind::Quota => return After::Next,
+                Kind::Quota | Kind::NoCalls => return After::Next,
                 // Whoever would answer nevertheless is not looked for.
                 Kind::Filtered => {
                     return After::Stop(LlmError::Filtered(problem.message.clone()));
                 }
-                Kind::Schema | Kind::Other => {}
+                Kind::Schema | Kind::Call | Kind::Other => {}
             }
         }
         if matches!(self, Self::Truncated { .. }) {
@@ -141,7 +141,11 @@ impl TryError {
     /// Whether the same request may get an answer later.
     const fn passes(&self) -> bool {
         match self {
-            Self::Status { status, .. } => matches!(status, 408 | 425 | 429 | 500..=599),
+            Self::Status {
+                status, problem, ..
+            } => {
+                matches!(problem.kind, Kind::Call) || matches!(status, 408 | 425 | 429 | 500..=599)
+            }
             Self::Timeout(_) | Self::Read(_) => true,
             Self::Transport(error) => error.worth_another(),
             Self::Truncated { .. } => false,
@@ -172,6 +176,10 @@ impl TryError {
         };
         match (status, problem.kind) {
             (_, Kind::TooLong) => Some(too_long(model)),
+            (_, Kind::NoCalls) => Some(format!(
+                "roles with tools need a model that can call them: name what {} can do in its capabilities, without tools",
+                model.name
+            )),
             (_, Kind::Quota) => Some("the account has no credit left: top it up".into()),
             (401 | 403, _) => Some(match &endpoint.secret_ref {
                 Some(key) => format!(
@@ -338,6 +346,8 @@ mod tests {
             (refusal(429, None, Kind::Quota), true, true, After::Next),
             (refusal(401, None, Kind::Other), true, true, After::Next),
             (refusal(404, None, Kind::Other), true, true, After::Next),
+            (refusal(400, None, Kind::Call), true, true, again(1)),
+            (refusal(400, None, Kind::NoCalls), true, true, After::Next),
             (refusal(400, None, Kind::Schema), true, true, After::InWords),
             (
                 refusal(400, None, Kind::TooLong),

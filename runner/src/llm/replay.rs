@@ -190,7 +190,19 @@ pub fn wire(response: &Response) -> (String, Vec<u8>) {
             &json!({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": null}]}),
         );
     }
-    let finish = response.finish_reason.as_deref().unwrap_or("stop");
+    for (index, call) in response.tool_calls.iter().enumerate() {
+        let function = json!({"name": call.name, "arguments": call.arguments.to_string()});
+        let call = json!({"index": index, "id": format!("call_{}", index + 1), "type": "function", "function": function});
+        event(
+            &json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": null}]}),
+        );
+    }
+    let ended = if response.tool_calls.is_empty() {
+        "stop"
+    } else {
+        "tool_calls"
+    };
+    let finish = response.finish_reason.as_deref().unwrap_or(ended);
     event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}));
     if let Some(usage) = response.usage {
         event(&json!({"choices": [], "usage": usage}));
@@ -241,6 +253,14 @@ fn readable(body: &Value) -> String {
                 .to_owned()
         };
         text.extend(["[", &field("role"), "]\n", &field("content"), "\n"]);
+        for call in message
+            .get("tool_calls")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+        {
+            text.extend(["calls ", &call["function"].to_string(), "\n"]);
+        }
     }
     // Canonical order first: what was read from a cassette may have another.
     let ordered: BTreeMap<String, Value> = serde_json::from_value(rest).unwrap_or_default();

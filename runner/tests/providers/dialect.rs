@@ -127,6 +127,29 @@ impl Dialect {
         self.reply(&[&piece(first), &piece(rest), &end])
     }
 
+    /// A call of `read_file` for `a.py`, streamed, counted as [`Self::good`].
+    pub(crate) fn calls(self) -> Reply {
+        let usage = "\"prompt_tokens\":20,\"completion_tokens\":10";
+        match self {
+            Self::Ollama => self.reply(&[
+                "{\"message\":{\"role\":\"assistant\",\"content\":\"\",\"tool_calls\":[{\"function\":{\"name\":\"read_file\",\"arguments\":{\"path\":\"a.py\"}}}]},\"done\":false}\n",
+                "{\"message\":{\"content\":\"\"},\"done\":true,\"done_reason\":\"stop\",\"prompt_eval_count\":20,\"eval_count\":10}\n",
+            ]),
+            // In one piece.
+            Self::Groq => self.reply(&[
+                "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"id\":\"x\",\"type\":\"function\",\"function\":{\"name\":\"read_file\",\"arguments\":\"{\\\"path\\\":\\\"a.py\\\"}\"}}]}}]}\n\n",
+                &format!("data: {{\"choices\":[{{\"delta\":{{}},\"finish_reason\":\"tool_calls\"}}],\"x_groq\":{{\"usage\":{{{usage}}}}}}}\n\ndata: [DONE]\n\n"),
+            ]),
+            // In pieces.
+            _ => self.reply(&[
+                "data: {\"choices\":[{\"delta\":{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"index\":0,\"id\":\"x\",\"type\":\"function\",\"function\":{\"name\":\"read_file\",\"arguments\":\"\"}}]}}]}\n\n",
+                "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"{\\\"path\\\": \"}}]}}]}\n\n",
+                "data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0,\"function\":{\"arguments\":\"\\\"a.py\\\"}\"}}]}}]}\n\n",
+                &format!("data: {{\"choices\":[{{\"delta\":{{}},\"finish_reason\":\"tool_calls\"}}]}}\n\ndata: {{\"choices\":[],\"usage\":{{{usage}}}}}\n\ndata: [DONE]\n\n"),
+            ]),
+        }
+    }
+
     /// Something that is no JSON.
     pub(crate) fn malformed(self) -> Reply {
         match self {

@@ -9,6 +9,7 @@
 )]
 
 mod answers;
+mod calls;
 mod dialect;
 mod faults;
 mod room;

@@ -109,10 +109,7 @@ pub(crate) fn ask() -> Ask {
             ChatMessage::new("system", "be brief"),
             ChatMessage::new("user", "hello"),
         ],
-        temperature: None,
-        max_output: None,
-        schema: None,
-        continues: false,
+        ..Ask::default()
     }
 }
 

@@ -5,8 +5,8 @@ use serde_json::{Map, Value, json};
 use sopwith_crds::tool_policy::{Model, Provider};
 
 use super::{
-    Answer, Asked, Assembly, Finish, Question, ReadError, counted, cut_off, problem::message_of,
-    push,
+    Answer, Asked, Assembly, ChatMessage, Finish, FunctionCall, Question, ReadError, counted,
+    cut_off, problem::message_of, push, push_call, told,
 };
 use crate::llm::{address::deployment, budget::Tokens};
 
@@ -22,7 +22,10 @@ pub(super) fn question(asked: &Asked<'_>, provider: Provider, model: &Model) -> 
     };
     let mut body = Map::new();
     body.insert("model".into(), json!(name));
-    body.insert("messages".into(), json!(asked.messages));
+    body.insert(
+        "messages".into(),
+        asked.messages.iter().map(message).collect(),
+    );
     // Reasoning models refuse `max_tokens` and any temperature but their own; Groq has taken it out of use.
     let most = if asked.reasoning || provider == Provider::Groq {
         "max_completion_tokens"
@@ -38,6 +41,12 @@ pub(super) fn question(asked: &Asked<'_>, provider: Provider, model: &Model) -> 
             json!({"type": "json_schema", "json_schema": {"name": plain(name), "schema": schema}});
         body.insert("response_format".into(), format);
     }
+    if !asked.callable.functions.is_empty() {
+        body.insert("tools".into(), told(&asked.callable.functions));
+    }
+    if asked.callable.over {
+        body.insert("tool_choice".into(), json!("none"));
+    }
     if streamed {
         body.insert("stream".into(), json!(true));
         body.insert("stream_options".into(), json!({"include_usage": true}));
@@ -48,6 +57,34 @@ pub(super) fn question(asked: &Asked<'_>, provider: Provider, model: &Model) -> 
         streamed,
         schema_in_field: asked.schema.is_some(),
     }
+}
+
+fn message(message: &ChatMessage) -> Value {
+    let ChatMessage {
+        role,
+        content,
+        calls,
+        answers,
+    } = message;
+    let mut said = json!({"role": role, "content": content});
+    if !calls.is_empty() {
+        let calls = calls.iter().map(|call| {
+            // Servers read what they wrote themselves, and stumble where it is no JSON.
+            let arguments = match call.object() {
+                Ok(_) if !call.arguments.trim().is_empty() => call.arguments.as_str(),
+                _ => "{}",
+            };
+            json!({"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}})
+        });
+        said["tool_calls"] = calls.collect();
+        if content.is_empty() {
+            said["content"] = Value::Null;
+        }
+    }
+    if let Some(call) = answers {
+        said["tool_call_id"] = json!(call.id);
+    }
+    said
 }
 
 /// A schema's name in the characters that the protocol takes.
@@ -87,6 +124,23 @@ struct Choice {
 struct Part {
     content: Option<String>,
     refusal: Option<String>,
+    tool_calls: Option<Vec<CallPart>>,
+}
+
+/// A call, or a piece of one that is streamed: the first piece has its name, all of them a piece of its arguments.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct CallPart {
+    index: Option<u64>,
+    id: Option<String>,
+    function: Option<FunctionPart>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct FunctionPart {
+    name: Option<String>,
+    arguments: Option<String>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -130,6 +184,8 @@ impl Counted {
 #[derive(Debug, Default)]
 pub(super) struct ChatAssembly {
     answer: Answer,
+    /// The indices of the answer's calls on the wire.
+    indices: Vec<Option<u64>>,
     refusal: String,
     finished: bool,
     done: bool,
@@ -140,6 +196,9 @@ impl ChatAssembly {
         let part = choice.delta.or(choice.message).unwrap_or_default();
         push(&mut self.refusal, &part.refusal.unwrap_or_default())?;
         push(&mut self.answer.content, &part.content.unwrap_or_default())?;
+        for call in part.tool_calls.into_iter().flatten() {
+            self.call(call)?;
+        }
         if let Some(reason) = choice.finish_reason {
             self.finished = true;
             self.answer.finish = match reason.as_str() {
@@ -149,6 +208,34 @@ impl ChatAssembly {
             };
         }
         Ok(())
+    }
+}
+
+impl ChatAssembly {
+    /// Takes a call or a piece of one. Some servers leave the index out: then an id, or a name, begins another call.
+    fn call(&mut self, part: CallPart) -> Result<(), ReadError> {
+        let FunctionPart { name, arguments } = part.function.unwrap_or_default();
+        let begins = part.id.is_some() || name.is_some();
+        let known = match part.index {
+            Some(_) => self.indices.iter().position(|index| *index == part.index),
+            None if begins => None,
+            None => self.indices.len().checked_sub(1),
+        };
+        let at = if let Some(at) = known {
+            at
+        } else {
+            self.indices.push(part.index);
+            push_call(&mut self.answer.calls, FunctionCall::default())?;
+            self.answer.calls.len() - 1
+        };
+        let call = &mut self.answer.calls[at];
+        if let Some(id) = part.id.filter(|_| call.id.is_empty()) {
+            call.id = id;
+        }
+        if let Some(name) = name.filter(|_| call.name.is_empty()) {
+            call.name = name;
+        }
+        push(&mut call.arguments, &arguments.unwrap_or_default())
     }
 }
 

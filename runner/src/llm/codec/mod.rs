@@ -9,8 +9,7 @@ mod stream;
 
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use sopwith_crds::{
     check::defaults,
     tool_policy::{Model, Provider},
@@ -23,12 +22,16 @@ pub use stream::{problem, read};
 const MAX_ANSWER_BYTES: usize = 8 << 20;
 
 /// One message of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ChatMessage {
-    /// `system`, `user` or `assistant`.
+    /// `system`, `user`, `assistant` or `tool`.
     pub role: String,
     /// Its text.
     pub content: String,
+    /// Of an assistant, the functions it calls.
+    pub calls: Vec<FunctionCall>,
+    /// Of a tool, the call whose result it is.
+    pub answers: Option<FunctionCall>,
 }
 
 impl ChatMessage {
@@ -37,8 +40,70 @@ impl ChatMessage {
         Self {
             role: role.to_owned(),
             content: content.into(),
+            ..Self::default()
         }
     }
+
+    /// What an assistant said together with the functions it calls.
+    pub fn calling(content: impl Into<String>, calls: Vec<FunctionCall>) -> Self {
+        Self {
+            calls,
+            ..Self::new("assistant", content)
+        }
+    }
+
+    /// The result of a call.
+    pub fn result(call: FunctionCall, content: impl Into<String>) -> Self {
+        Self {
+            answers: Some(call),
+            ..Self::new("tool", content)
+        }
+    }
+}
+
+/// A function that a model may call.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Function {
+    /// Letters, digits, `_` and `-`, at most 64.
+    pub name: String,
+    /// What it does.
+    pub description: String,
+    /// JSON Schema of its arguments, an object.
+    pub parameters: Value,
+}
+
+/// A call of a function, as a model wrote it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FunctionCall {
+    /// By what its result is told apart from others in the conversation.
+    pub id: String,
+    /// The function.
+    pub name: String,
+    /// Its arguments: JSON, if the model wrote what it was asked for.
+    pub arguments: String,
+}
+
+impl FunctionCall {
+    /// Its arguments; an error is why they are none. Nothing at all stands for no arguments.
+    pub fn object(&self) -> Result<Value, String> {
+        if self.arguments.trim().is_empty() {
+            return Ok(Value::Object(serde_json::Map::new()));
+        }
+        match serde_json::from_str(&self.arguments) {
+            Ok(arguments @ Value::Object(_)) => Ok(arguments),
+            Ok(_) => Err("the arguments are no JSON object".to_owned()),
+            Err(error) => Err(format!("the arguments are not JSON: {error}")),
+        }
+    }
+}
+
+/// What can be called with a question.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Callable {
+    /// The functions.
+    pub functions: Vec<Function>,
+    /// Whether they may no longer be called: they are told because the conversation speaks of them.
+    pub over: bool,
 }
 
 /// How an answer ended.
@@ -60,6 +125,8 @@ pub enum Finish {
 pub struct Answer {
     /// The text.
     pub content: String,
+    /// The functions it calls, in order.
+    pub calls: Vec<FunctionCall>,
     /// How it ended.
     pub finish: Finish,
     /// What the provider counted.
@@ -139,7 +206,9 @@ pub fn question(ask: &Ask, protocol: Protocol, model: &Model, form: SchemaForm) 
         .max_output_tokens
         .unwrap_or(defaults::MAX_OUTPUT_TOKENS);
     let most_output = ask.max_output.map_or(most, |asked| asked.min(most));
-    let in_field = form == SchemaForm::Field && able(model, "jsonSchema");
+    // A schema in its field would hold every word to it, so that servers that hold models to grammars let none be called.
+    let callable = ask.callable.functions.is_empty();
+    let in_field = form == SchemaForm::Field && model.can("jsonSchema") && callable;
     let mut messages = ask.messages.clone();
     if let Some((_, schema)) = ask.schema.as_ref().filter(|_| !in_field)
         && let Some(first) = messages.iter_mut().find(|message| message.role == "user")
@@ -151,11 +220,12 @@ pub fn question(ask: &Ask, protocol: Protocol, model: &Model, form: SchemaForm) 
     }
     let asked = Asked {
         messages: &messages,
-        temperature: ask.temperature.filter(|_| !able(model, "reasoning")),
+        temperature: ask.temperature.filter(|_| !model.can("reasoning")),
         most_output,
         schema: ask.schema.as_ref().filter(|_| in_field),
-        reasoning: able(model, "reasoning"),
-        streamed: able(model, "streaming"),
+        reasoning: model.can("reasoning"),
+        streamed: model.can("streaming"),
+        callable: &ask.callable,
     };
     match protocol {
         Protocol::Chat(provider) => chat::question(&asked, provider, model),
@@ -171,13 +241,7 @@ struct Asked<'a> {
     schema: Option<&'a (String, Value)>,
     reasoning: bool,
     streamed: bool,
-}
-
-fn able(model: &Model, what: &str) -> bool {
-    match model.capabilities.as_slice() {
-        [] => matches!(what, "jsonSchema" | "streaming"),
-        named => named.iter().any(|capability| capability == what),
-    }
+    callable: &'a Callable,
 }
 
 /// An answer that is being put together. Pure.
@@ -208,6 +272,33 @@ fn push(content: &mut String, text: &str) -> Result<(), ReadError> {
     Ok(())
 }
 
+/// Most calls of functions in an answer.
+const MAX_CALLS: usize = 64;
+
+/// The functions that are told with a question, in the form that all protocols share.
+fn told(functions: &[Function]) -> Value {
+    let told = functions.iter().map(|function| {
+        let Function {
+            name,
+            description,
+            parameters,
+        } = function;
+        json!({"type": "function", "function": {"name": name, "description": description, "parameters": parameters}})
+    });
+    told.collect()
+}
+
+/// Adds a call to an answer, which has its bound.
+fn push_call(calls: &mut Vec<FunctionCall>, call: FunctionCall) -> Result<(), ReadError> {
+    if calls.len() == MAX_CALLS {
+        return Err(ReadError::Form(format!(
+            "more than {MAX_CALLS} calls of functions"
+        )));
+    }
+    calls.push(call);
+    Ok(())
+}
+
 /// An answer that was counted but has a count of nothing was not counted.
 fn counted(tokens: Tokens) -> Option<Tokens> {
     (tokens.input > 0).then_some(tokens)
@@ -220,5 +311,7 @@ fn cut_off(content: &str) -> ReadError {
     ))
 }
 
+#[cfg(test)]
+mod call_tests;
 #[cfg(test)]
 mod tests;

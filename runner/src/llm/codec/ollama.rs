@@ -9,8 +9,8 @@ use serde_json::{Map, Value, json};
 use sopwith_crds::{check::defaults, tool_policy::Model};
 
 use super::{
-    Answer, Asked, Assembly, Finish, Question, ReadError, counted, cut_off, problem::message_of,
-    push,
+    Answer, Asked, Assembly, ChatMessage, Finish, FunctionCall, Question, ReadError, counted,
+    cut_off, problem::message_of, push, push_call, told,
 };
 use crate::llm::budget::Tokens;
 
@@ -24,13 +24,20 @@ pub(super) fn question(asked: &Asked<'_>, model: &Model) -> Question {
     }
     let mut body = Map::new();
     body.insert("model".into(), json!(model.name));
-    body.insert("messages".into(), json!(asked.messages));
+    body.insert(
+        "messages".into(),
+        asked.messages.iter().map(message).collect(),
+    );
     body.insert("options".into(), Value::Object(options));
     body.insert("stream".into(), json!(asked.streamed));
     body.insert("truncate".into(), json!(false));
     body.insert("shift".into(), json!(false));
     if asked.reasoning {
         body.insert("think".into(), json!(true));
+    }
+    // There is no word for functions that may not be called: they are not told.
+    if !asked.callable.functions.is_empty() && !asked.callable.over {
+        body.insert("tools".into(), told(&asked.callable.functions));
     }
     if let Some((_, schema)) = asked.schema {
         body.insert("format".into(), schema.clone());
@@ -41,6 +48,27 @@ pub(super) fn question(asked: &Asked<'_>, model: &Model) -> Question {
         streamed: asked.streamed,
         schema_in_field: asked.schema.is_some(),
     }
+}
+
+fn message(message: &ChatMessage) -> Value {
+    let ChatMessage {
+        role,
+        content,
+        calls,
+        answers,
+    } = message;
+    let mut said = json!({"role": role, "content": content});
+    if !calls.is_empty() {
+        let calls = calls.iter().map(|call| {
+            let arguments = call.object().unwrap_or_else(|_| json!({}));
+            json!({"function": {"name": call.name, "arguments": arguments}})
+        });
+        said["tool_calls"] = calls.collect();
+    }
+    if let Some(call) = answers {
+        said["tool_name"] = json!(call.name);
+    }
+    said
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -59,6 +87,21 @@ struct Line {
 #[serde(default)]
 struct Message {
     content: Option<String>,
+    tool_calls: Option<Vec<Call>>,
+}
+
+/// A call comes whole.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Call {
+    function: Called,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Called {
+    name: String,
+    arguments: Value,
 }
 
 #[derive(Debug, Default)]
@@ -74,8 +117,19 @@ impl Assembly for OllamaAssembly {
         if let Some(error) = line.error {
             return Err(ReadError::Provider(message_of(&error)));
         }
-        let text = line.message.and_then(|message| message.content);
-        push(&mut self.answer.content, &text.unwrap_or_default())?;
+        let message = line.message.unwrap_or_default();
+        push(
+            &mut self.answer.content,
+            &message.content.unwrap_or_default(),
+        )?;
+        for call in message.tool_calls.into_iter().flatten() {
+            let call = FunctionCall {
+                name: call.function.name,
+                arguments: call.function.arguments.to_string(),
+                ..FunctionCall::default()
+            };
+            push_call(&mut self.answer.calls, call)?;
+        }
         if !line.done {
             return Ok(());
         }

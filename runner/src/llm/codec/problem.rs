@@ -16,6 +16,10 @@ pub enum Kind {
     Filtered,
     /// The account has no money left: waiting does not help.
     Quota,
+    /// The model wrote a call of a function that the provider could not read; it may do better.
+    Call,
+    /// The model calls no functions.
+    NoCalls,
     /// Something else.
     Other,
 }
@@ -72,6 +76,17 @@ fn kind(status: u16, error: &Value) -> Kind {
         {
             Kind::Filtered
         }
+        400 if code == "tool_use_failed" => Kind::Call,
+        400 | 404 | 422
+            if says(&[
+                "not support tools",
+                "not support tool use",
+                "not support tool calling",
+            ]) =>
+        {
+            Kind::NoCalls
+        }
+        400 | 422 if field("param").starts_with("tools") => Kind::Other,
         400 | 422
             if field("param").starts_with("response_format")
                 || code == "json_validate_failed"
@@ -182,6 +197,21 @@ mod tests {
             (
                 429,
                 r#"{"error":{"message":"Rate limit reached","type":"tokens","code":"rate_limit_exceeded"}}"#,
+                Kind::Other,
+            ),
+            (
+                400,
+                r#"{"error":{"message":"Failed to call a function. Please adjust your prompt. See 'failed_generation' for more details.","type":"invalid_request_error","code":"tool_use_failed","failed_generation":"<function=read_file"}}"#,
+                Kind::Call,
+            ),
+            (
+                400,
+                r#"{"error":"registry.ollama.ai/library/gemma:latest does not support tools"}"#,
+                Kind::NoCalls,
+            ),
+            (
+                400,
+                r#"{"error":{"message":"Invalid schema for function 'search': schema must be a JSON Schema of 'type: \"object\"'.","type":"invalid_request_error","param":"tools[0].function.parameters","code":"invalid_function_parameters"}}"#,
                 Kind::Other,
             ),
             (404, r#"{"error":"model 'llama9' not found"}"#, Kind::Other),

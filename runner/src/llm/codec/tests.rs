@@ -8,11 +8,11 @@ use sopwith_crds::contract::{Digest, cassette::Key};
 use super::*;
 use crate::llm::transport::RawAnswer;
 
-const OPENAI: Protocol = Protocol::Chat(Provider::Openai);
-const AZURE: Protocol = Protocol::Chat(Provider::Azure);
-const GROQ: Protocol = Protocol::Chat(Provider::Groq);
+pub(super) const OPENAI: Protocol = Protocol::Chat(Provider::Openai);
+pub(super) const AZURE: Protocol = Protocol::Chat(Provider::Azure);
+pub(super) const GROQ: Protocol = Protocol::Chat(Provider::Groq);
 
-fn ask() -> Ask {
+pub(super) fn ask() -> Ask {
     Ask {
         key: Key::default(),
         model: "strong".into(),
@@ -23,11 +23,11 @@ fn ask() -> Ask {
         temperature: Some(0.2),
         max_output: Some(9000),
         schema: Some(("prd 1".into(), json!({"type": "object"}))),
-        continues: false,
+        ..Ask::default()
     }
 }
 
-fn model(capabilities: &[&str]) -> Model {
+pub(super) fn model(capabilities: &[&str]) -> Model {
     Model {
         name: "gpt".into(),
         deployment: Some("ours".into()),
@@ -110,12 +110,16 @@ fn the_digest_is_of_the_question_alone() {
     assert_ne!(digest(&ask()), digest(&other));
 }
 
-const EVENTS: &str = "text/event-stream; charset=utf-8";
-const LINES: &str = "application/x-ndjson";
-const JSON: &str = "application/json";
+pub(super) const EVENTS: &str = "text/event-stream; charset=utf-8";
+pub(super) const LINES: &str = "application/x-ndjson";
+pub(super) const JSON: &str = "application/json";
 
 /// Reads bytes that come a few at a time.
-async fn answer(protocol: Protocol, kind: &str, wire: &str) -> Result<Answer, ReadError> {
+pub(super) async fn answer(
+    protocol: Protocol,
+    kind: &str,
+    wire: &str,
+) -> Result<Answer, ReadError> {
     let pieces: Vec<_> = wire
         .as_bytes()
         .chunks((wire.len() >> 10).max(5))
@@ -325,6 +329,7 @@ async fn answers_are_put_together_from_the_bytes_of_each_protocol() {
             content: content.into(),
             finish,
             usage,
+            ..Answer::default()
         };
         assert_eq!(answer(protocol, kind, wire).await, Ok(expected), "{name}");
     }
