@@ -19,6 +19,7 @@ pub mod llm;
 pub mod local;
 pub mod measures;
 pub mod ownership;
+mod rate;
 pub mod report;
 pub mod role;
 pub mod run;

@@ -170,11 +170,6 @@ impl NotYet {
     fn policy(&mut self, policy: &ToolPolicySpec) {
         for endpoint in &policy.llm {
             let path = format!("spec.llm[{}]", endpoint.name);
-            self.refuse(
-                endpoint.rate_limit.is_some(),
-                format!("{path}.rateLimit"),
-                "",
-            );
             match endpoint.replay.as_ref().and_then(|replay| replay.mode) {
                 Some(ReplayMode::GatesOnly) => {
                     self.refuse(true, format!("{path}.replay.mode"), "gatesOnly");

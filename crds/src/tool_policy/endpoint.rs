@@ -54,7 +54,8 @@ pub struct Endpoint {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 3600))]
     pub latency_target_seconds: Option<u32>,
-    /// Most requests.
+    /// Most requests of one run in a time. A request waits for its turn: up to 15 s where another endpoint has the model,
+    /// up to 120 s where none has; beyond that the next endpoint is asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rate_limit: Option<RateLimit>,
     /// Where answers come from (replay).
@@ -133,7 +134,7 @@ pub enum ReplayMode {
     RecordFromDifference,
 }
 
-/// Most calls.
+/// Most calls in a time, of one run.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]

@@ -29,10 +29,12 @@ use sopwith_crds::{
 };
 use tokio::sync::Semaphore;
 
+use crate::rate::Rate;
+
 use self::{
     budget::{Budget, Exhausted, Reservation, Settlement},
     codec::{Answer, Callable, ChatMessage, Protocol, Question, SchemaForm},
-    outcome::{After, TryError, never_fits, read_whole, settlement, status, usable},
+    outcome::{After, MOST_PAUSE, TryError, never_fits, read_whole, settlement, status, usable},
     transport::{RawAnswer, Transport},
 };
 
@@ -108,6 +110,7 @@ struct Way<'a> {
     endpoint: &'a Endpoint,
     model: &'a Model,
     transport: &'a Transport,
+    rate: &'a Rate,
     /// Whether no other endpoint follows.
     alone: bool,
 }
@@ -141,10 +144,18 @@ impl Default for Pace {
     }
 }
 
+/// An endpoint, the way to it, and how often it may be gone.
+#[derive(Debug)]
+struct Reached {
+    endpoint: Endpoint,
+    transport: Transport,
+    rate: Rate,
+}
+
 /// The models that a run may ask.
 #[derive(Debug)]
 pub struct Llm {
-    endpoints: Vec<(Endpoint, Transport)>,
+    endpoints: Vec<Reached>,
     environment: Environment,
     budget: Mutex<Budget>,
     at_once: Semaphore,
@@ -154,8 +165,14 @@ pub struct Llm {
 impl Llm {
     /// The models of a plan, each endpoint with its transport.
     pub fn new(plan: &RunPlan, transports: Vec<Transport>, spent: Usage) -> Self {
+        let endpoints = plan.llm.iter().zip(transports);
+        let reached = |(endpoint, transport): (&Endpoint, Transport)| Reached {
+            rate: Rate::new(endpoint.rate_limit.as_ref()),
+            endpoint: endpoint.clone(),
+            transport,
+        };
         Self {
-            endpoints: plan.llm.iter().cloned().zip(transports).collect(),
+            endpoints: endpoints.map(reached).collect(),
             environment: plan.options.environment,
             budget: Mutex::new(Budget::new(budget::Limits::of(plan), spent)),
             at_once: Semaphore::new(plan.llm_concurrency.max(1) as usize),
@@ -188,7 +205,7 @@ impl Llm {
     /// The smallest window, in tokens, of the models of this name or alias.
     pub fn window(&self, model: &str) -> u64 {
         let endpoints = self.endpoints.iter();
-        let models = endpoints.filter_map(|(endpoint, _)| endpoint.model(model));
+        let models = endpoints.filter_map(|reached| reached.endpoint.model(model));
         let windows = models.map(|model| model.context_window.unwrap_or(defaults::CONTEXT_WINDOW));
         windows.min().unwrap_or(defaults::CONTEXT_WINDOW).into()
     }
@@ -199,19 +216,25 @@ impl Llm {
         ask: &Ask,
         report: &(dyn Fn(What) + Send + Sync),
     ) -> Result<Answer, LlmError> {
-        let having = self.endpoints.iter().filter_map(|(endpoint, transport)| {
-            let model = endpoint.model(&ask.model)?;
+        let having = self.endpoints.iter().filter_map(|reached| {
+            let model = reached.endpoint.model(&ask.model)?;
             let able = ask.callable.functions.is_empty() || model.can("tools");
-            able.then_some((endpoint, model, transport))
+            able.then_some((reached, model))
         });
         let having: Vec<_> = having.collect();
         let mut failures = Vec::new();
         let mut all_too_long = true;
-        for (index, (endpoint, model, transport)) in having.iter().enumerate() {
+        for (index, (reached, model)) in having.iter().enumerate() {
+            let Reached {
+                endpoint,
+                transport,
+                rate,
+            } = reached;
             let way = Way {
                 endpoint,
                 model,
                 transport,
+                rate,
                 alone: index + 1 == having.len(),
             };
             match self.ask_endpoint(ask, way, report).await {
@@ -298,6 +321,7 @@ impl Llm {
         report: &(dyn Fn(What) + Send + Sync),
     ) -> Result<Result<Answer, TryError>, Passed> {
         let (endpoint, model) = (way.endpoint, way.model);
+        self.turn(way).await?;
         let closed = |error: tokio::sync::AcquireError| LlmError::Failed(error.to_string());
         let turn = self.at_once.acquire().await;
         let _turn = turn.map_err(|error| Passed::Stop(closed(error)))?;
@@ -323,6 +347,22 @@ impl Llm {
             reasoning_tokens: tokens.reasoning,
         });
         Ok(tried)
+    }
+
+    /// Waits until the policy allows another request to an endpoint, as long as for one that asks to wait.
+    async fn turn(&self, way: Way<'_>) -> Result<(), Passed> {
+        let patience = if way.alone {
+            MOST_PAUSE
+        } else {
+            self.pace.most
+        };
+        way.rate.turn(patience).await.map_err(|wait| Passed::On {
+            why: format!(
+                "its rateLimit allows the next request in {} s",
+                wait.as_secs().max(1)
+            ),
+            too_long: false,
+        })
     }
 
     async fn try_once(
@@ -397,8 +437,10 @@ async fn received(raw: RawAnswer, endpoint: &Endpoint, idle: Duration) -> Result
     })
 }
 
-fn names(endpoints: &[(Endpoint, Transport)]) -> String {
-    let models = endpoints.iter().flat_map(|(endpoint, _)| &endpoint.models);
+fn names(endpoints: &[Reached]) -> String {
+    let models = endpoints
+        .iter()
+        .flat_map(|reached| &reached.endpoint.models);
     models
         .flat_map(|model| std::iter::once(&model.name).chain(&model.aliases))
         .cloned()

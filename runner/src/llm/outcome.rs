@@ -16,7 +16,7 @@ use super::{
 };
 
 /// Longest pause that an endpoint can ask for.
-const MOST_PAUSE: Duration = Duration::from_secs(120);
+pub(super) const MOST_PAUSE: Duration = Duration::from_secs(120);
 /// Bytes of text that make a token at the least, over a whole question: prose and code have 3 to 5, long words 7.
 const MOST_BYTES_PER_TOKEN: u64 = 8;
 

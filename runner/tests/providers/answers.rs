@@ -173,3 +173,35 @@ async fn a_key_that_is_replaced_is_used_for_the_next_question() {
             .contains(&Dialect::AzureV1.header("rotated"))
     );
 }
+
+#[tokio::test]
+async fn a_rate_limit_is_waited_for_or_sends_the_question_on() {
+    let limit = |per_minute, burst| sopwith_crds::tool_policy::RateLimit {
+        per_minute,
+        burst: Some(burst),
+    };
+    let server = Server::start(&[Dialect::Openai.good()]).await;
+    let mut room = Room::new(vec![Dialect::Openai.endpoint("e".into(), &server.address)]);
+    room.plan.llm[0].rate_limit = Some(limit(120, 2));
+    let llm = room.llm();
+    let begun = std::time::Instant::now();
+    for _ in 0..4 {
+        assert_eq!(asked(&llm, ask()).await.answer.as_deref(), Ok("Hello"));
+    }
+    assert!(begun.elapsed().as_millis() >= 900, "{:?}", begun.elapsed());
+    // Where another endpoint has the model, a long wait is not waited.
+    let other = Server::start(&[Dialect::Ollama.good()]).await;
+    let mut room = Room::new(vec![
+        Dialect::Openai.endpoint("first".into(), &server.address),
+        Dialect::Ollama.endpoint("other".into(), &other.address),
+    ]);
+    room.plan.llm[0].rate_limit = Some(limit(1, 1));
+    let llm = room.llm();
+    let first = asked(&llm, ask()).await;
+    let second = asked(&llm, ask()).await;
+    assert_eq!(
+        (first.endpoints, second.endpoints),
+        (vec!["first".to_owned()], vec!["other".to_owned()])
+    );
+    assert_eq!(second.answer.as_deref(), Ok("Hello"));
+}
