@@ -7,8 +7,9 @@ use crate::{
         Digest, ParseDigestError, VERSION,
         plan::{RunIdentity, RunOptions, RunPlan, Source, Workbench},
     },
-    sop_definition::{Gate, Step, Work},
+    sop_definition::{Gate, Role, Step, Work},
     status::{FailureReason, Revision},
+    tool_policy::{Tool, called, granted},
 };
 use flate2::{Compression, GzBuilder, read::GzDecoder};
 use serde::Serialize;
@@ -95,6 +96,7 @@ pub fn build(inputs: &PlanInputs<'_>) -> Result<RunPlan, Rejection> {
         .into_iter()
         .filter_map(|index| sop.steps.get(index).cloned())
         .collect();
+    let tools = tools(&sop.roles, &steps, &policy.tools);
     Ok(RunPlan {
         version: VERSION,
         run: identity(inputs.run),
@@ -111,9 +113,10 @@ pub fn build(inputs: &PlanInputs<'_>) -> Result<RunPlan, Rejection> {
         templates,
         schemas: sop.schemas.clone(),
         roles: sop.roles.clone(),
-        workbenches: workbenches(&steps),
+        workbenches: workbenches(&steps, &tools),
         steps,
         llm: policy.llm.clone(),
+        tools,
         budgets: policy.budgets.clone().unwrap_or_default(),
         llm_concurrency: policy
             .concurrency
@@ -350,11 +353,36 @@ fn first_model(policy: &ToolPolicySpec) -> Option<String> {
     Some(endpoint.models.first()?.name.clone())
 }
 
+/// The tools of a policy that a procedure can come to call.
+fn tools(roles: &[Role], steps: &[Step], tools: &[Tool]) -> Vec<Tool> {
+    let entries: Vec<String> = roles.iter().flat_map(|role| role.tools.clone()).collect();
+    let calls = steps.iter().flat_map(works);
+    let by_action: Vec<&str> = calls
+        .filter_map(|work| Some(called(tools, &work.tool.as_ref()?.name)?.0.name.as_str()))
+        .collect();
+    let by_role = granted(tools, &entries);
+    let wanted = |tool: &&Tool| {
+        by_role.iter().any(|granted| granted.tool.name == tool.name)
+            || by_action.contains(&tool.name.as_str())
+    };
+    tools.iter().filter(wanted).cloned().collect()
+}
+
+/// Everything that a step's actions do.
+fn works(step: &Step) -> impl Iterator<Item = &Work> {
+    step.actions.iter().flat_map(|action| {
+        let inner = action.repeat.iter().flat_map(|repeat| &repeat.actions);
+        std::iter::once(&action.work).chain(inner.map(|action| &action.work))
+    })
+}
+
 /// One workbench for each distinct image, named by its place in the order of first use.
-fn workbenches(steps: &[Step]) -> Vec<Workbench> {
+fn workbenches(steps: &[Step], tools: &[Tool]) -> Vec<Workbench> {
     let mut seen = BTreeSet::new();
+    let of_tools = tools.iter().filter_map(|tool| tool.command.as_ref());
     let distinct = images(steps)
         .into_iter()
+        .chain(of_tools.map(|command| command.image.as_str()))
         .filter(|image| seen.insert(*image));
     distinct
         .enumerate()

@@ -177,11 +177,13 @@ pub struct Role {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1_000_000))]
     pub max_output_tokens: Option<u32>,
-    /// Tools of the policy that it may call.
+    /// Tools of the policy that it may call: names, `NAME/FUNCTION` for one function of an MCP server, or `tag:WORD` for
+    /// every tool with that tag. Default: none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
     pub tools: Vec<String>,
-    /// Most turns in one action. Default: 1; with tools 10.
+    /// Most turns in one action: questions to the model, each of which it can answer with calls of tools. In the last
+    /// one it can call none. Default: 1; with tools 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 200))]
     pub max_turns: Option<u32>,

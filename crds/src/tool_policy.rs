@@ -2,7 +2,9 @@
 
 mod allowed;
 mod bounds;
+mod builtin;
 mod endpoint;
+mod grant;
 mod tool;
 
 pub use allowed::{
@@ -12,7 +14,9 @@ pub use bounds::{
     Approvals, Budgets, BuiltinPattern, Concurrency, Evidence, OnExhausted, PodRules, Redaction,
     RedactionPattern, Retention, gate_matches,
 };
+pub use builtin::Builtin;
 pub use endpoint::{Endpoint, Model, Provider, RateLimit, Replay, ReplayMode};
+pub use grant::{Granted, called, granted, grants_something, wire_name};
 pub use tool::{McpServer, Tool, ToolCommand};
 
 use crate::{Money, agent_run::Environment};

@@ -23,6 +23,10 @@ pub const COMMAND_TIMEOUT_SECONDS: u32 = 300;
 pub const CONTEXT_WINDOW: u32 = 128_000;
 /// Tokens of an answer.
 pub const MAX_OUTPUT_TOKENS: u32 = 4096;
+/// Seconds of a call of a tool.
+pub const TOOL_TIMEOUT_SECONDS: u32 = 60;
+/// Turns in one action of a role with tools.
+pub const TURNS_WITH_TOOLS: u32 = 10;
 /// Requests to models at once, of one run.
 pub const LLM_REQUESTS: u32 = 4;
 

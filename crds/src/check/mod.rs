@@ -17,6 +17,7 @@ mod run;
 mod sop;
 mod templates;
 mod text;
+mod tools;
 mod unsupported;
 mod work;
 

@@ -3,6 +3,7 @@
 use super::{
     Finding, Found, evidence, gates, review,
     text::{is_template, list},
+    tools,
 };
 use crate::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
@@ -38,19 +39,7 @@ pub(super) fn check(
     requester(run, sop, policy, &mut found);
     models(run, sop, policy, &mut found);
     review::pairing(run, sop, policy, &mut found);
-    for role in &sop.roles {
-        for tool in &role.tools {
-            if policy.tools.iter().all(|allowed| &allowed.name != tool) {
-                found.add(
-                    format!("sop:spec.roles[{}].tools[{tool}]", role.name),
-                    format!(
-                        "the policy does not allow tool \"{tool}\"; it allows: {}",
-                        list(policy.tools.iter().map(|t| t.name.as_str()))
-                    ),
-                );
-            }
-        }
-    }
+    tools::pairing(run, sop, policy, &mut found);
     for step in &sop.steps {
         for (path, command) in commands(step) {
             check_command(&format!("sop:{path}"), command, policy, &mut found);
@@ -135,16 +124,8 @@ fn models(run: &AgentRunSpec, sop: &SopDefinitionSpec, policy: &ToolPolicySpec, 
         .flat_map(|model| std::iter::once(&model.name).chain(&model.aliases))
         .map(String::as_str)
         .collect();
-    let asks = sop
-        .steps
-        .iter()
-        .flat_map(|step| &step.actions)
-        .any(|action| {
-            let in_loop = action.repeat.iter().flat_map(|repeat| &repeat.actions);
-            std::iter::once(&action.work)
-                .chain(in_loop.map(|action| &action.work))
-                .any(|work| work.prompt.is_some())
-        })
+    let mut work = sop.steps.iter().flat_map(of_work);
+    let asks = work.any(|(_, work)| work.prompt.is_some())
         || sop.steps.iter().any(review::asks_judges);
     if known.is_empty() {
         if asks {
@@ -192,29 +173,32 @@ fn models(run: &AgentRunSpec, sop: &SopDefinitionSpec, policy: &ToolPolicySpec, 
     }
 }
 
-/// All programs that a step may run, with their paths.
-fn commands(step: &Step) -> Vec<(String, &Command)> {
-    let mut commands = Vec::new();
+/// Everything that a step's actions do, with their paths.
+pub(super) fn of_work(step: &Step) -> Vec<(String, &Work)> {
+    let mut found = Vec::new();
     for action in &step.actions {
         let path = format!("spec.steps[{}].actions[{}]", step.name, action.name);
-        push_work(&mut commands, &path, &action.work);
-        for inner in action.repeat.iter().flat_map(|repeat| &repeat.actions) {
-            let path = format!("{path}.loop.actions[{}]", inner.name);
-            push_work(&mut commands, &path, &inner.work);
-        }
+        let inner = action.repeat.iter().flat_map(|repeat| &repeat.actions);
+        found.extend(
+            inner.map(|inner| (format!("{path}.loop.actions[{}]", inner.name), &inner.work)),
+        );
+        found.push((path, &action.work));
     }
+    found
+}
+
+/// All programs that a step may run, with their paths.
+fn commands(step: &Step) -> Vec<(String, &Command)> {
+    let mut commands: Vec<(String, &Command)> = of_work(step)
+        .into_iter()
+        .filter_map(|(path, work)| Some((format!("{path}.command"), work.command.as_ref()?)))
+        .collect();
     for (path, gate) in gates::with_paths(step) {
         let programs = gate.command.iter().flat_map(CommandGate::programs);
         commands
             .extend(programs.map(|(field, command)| (format!("{path}.command.{field}"), command)));
     }
     commands
-}
-
-fn push_work<'a>(commands: &mut Vec<(String, &'a Command)>, path: &str, work: &'a Work) {
-    if let Some(command) = &work.command {
-        commands.push((format!("{path}.command"), command));
-    }
 }
 
 fn check_command(path: &str, command: &Command, policy: &ToolPolicySpec, found: &mut Found) {

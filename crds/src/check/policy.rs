@@ -3,11 +3,12 @@
 use super::{
     Finding, Found, evidence,
     text::{is_template, list},
+    tools,
 };
 use crate::{
     ToolPolicySpec,
     sop_definition::GateKind,
-    tool_policy::{Endpoint, Model, Provider, Tool},
+    tool_policy::{Endpoint, Model, Provider},
 };
 use regex::Regex;
 
@@ -23,14 +24,7 @@ pub(super) fn check(spec: &ToolPolicySpec) -> Vec<Finding> {
     for endpoint in &spec.llm {
         check_endpoint(endpoint, &mut found);
     }
-    found.repeated(
-        "spec.tools",
-        "tool",
-        spec.tools.iter().map(|tool| tool.name.as_str()),
-    );
-    for tool in &spec.tools {
-        check_tool(tool, &mut found);
-    }
+    tools::policy(spec, &mut found);
     found.repeated(
         "spec.sops",
         "SOP",
@@ -246,7 +240,7 @@ fn check_model(path: &str, model: &Model, found: &mut Found) {
 }
 
 /// The address is part of plan and status: nothing secret may be in it.
-fn url_mistake(url: &str) -> Option<String> {
+pub(super) fn url_mistake(url: &str) -> Option<String> {
     let rest = url
         .strip_prefix("https://")
         .or_else(|| url.strip_prefix("http://"));
@@ -269,36 +263,6 @@ fn url_mistake(url: &str) -> Option<String> {
     rest.contains(['?', '#']).then(|| {
         String::from("has a query or fragment; write the address only, keys belong into a Secret")
     })
-}
-
-fn check_tool(tool: &Tool, found: &mut Found) {
-    let path = format!("spec.tools[{}]", tool.name);
-    let kinds = usize::from(tool.builtin.is_some())
-        + usize::from(tool.command.is_some())
-        + usize::from(tool.mcp.is_some());
-    if kinds != 1 {
-        found.add(
-            path.as_str(),
-            format!("has {kinds} of builtin, command and mcp; it needs exactly one"),
-        );
-    }
-    if let Some(schema) = tool
-        .command
-        .as_ref()
-        .and_then(|command| command.schema.as_ref())
-        && let Err(error) = jsonschema::validator_for(schema)
-    {
-        found.add(
-            format!("{path}.command.schema"),
-            format!(
-                "is not a JSON Schema: {error} (at \"{}\")",
-                error.instance_path()
-            ),
-        );
-    }
-    if let Some(url) = tool.mcp.as_ref().and_then(|mcp| mcp.url.as_ref()) {
-        found.add_some(format!("{path}.mcp.url"), url_mistake(url));
-    }
 }
 
 pub(super) fn required_gate_mistake(gate: &str) -> Option<String> {

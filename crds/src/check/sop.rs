@@ -9,7 +9,7 @@ use super::{
 };
 use crate::{
     SopDefinitionSpec,
-    sop_definition::{Artifact, Step},
+    sop_definition::{Artifact, ReactMode, Role, Step},
 };
 use std::collections::BTreeMap;
 
@@ -124,6 +124,25 @@ fn roles(spec: &SopDefinitionSpec, found: &mut Found) {
                 );
             }
         }
+        turns(role, found);
+    }
+}
+
+/// The last turn is for the answer: with tools there must be another.
+fn turns(role: &Role, found: &mut Found) {
+    let Some(turns) = role.max_turns else { return };
+    let path = format!("spec.roles[{}].maxTurns", role.name);
+    let free = role.react_mode == Some(ReactMode::Free);
+    if role.tools.is_empty() && !free && turns > 1 {
+        found.add(
+            path,
+            "bounds calls of tools and free reactions, and the role has neither; take it away, or grant the role tools",
+        );
+    } else if !role.tools.is_empty() && turns < 2 {
+        found.add(
+            path,
+            format!("{turns} leaves no turn for a call of a tool, since the last one is for the answer; write at least 2, or take the role's tools away"),
+        );
     }
 }
 

@@ -123,6 +123,10 @@ fn check_work(scope: &Scope<'_>, path: &str, work: &Work, found: &mut Found) {
                 found,
             );
         }
+        if let Some(place) = &tool.path {
+            found.add_some(format!("{path}.tool.path"), file_mistake(place));
+            templates::inline(scope, &format!("{path}.tool.path"), place, found);
+        }
     }
     if let Some(render) = &work.render {
         templates::named(

@@ -6,7 +6,7 @@ use crate::{
     agent_run::{Environment, PromptSchema},
     sop_definition::{Role, Step},
     status::Revision,
-    tool_policy::{Budgets, Endpoint, Evidence},
+    tool_policy::{Budgets, Endpoint, Evidence, Tool},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -67,6 +67,9 @@ pub struct RunPlan {
     pub steps: Vec<Step>,
     /// Endpoints of models in the order in which they are tried, as the policy gives them.
     pub llm: Vec<Endpoint>,
+    /// The tools of the policy that roles and actions of the procedure are granted, as the policy gives them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
     /// Bounds of the policy for this run.
     pub budgets: Budgets,
     /// One workbench for each distinct image.

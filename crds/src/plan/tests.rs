@@ -213,6 +213,34 @@ fn every_default_is_filled_in() {
 }
 
 #[test]
+fn a_plan_has_the_tools_that_somebody_is_granted_and_their_workbenches() {
+    let mut policy = policy();
+    policy.tools = [
+        "{name: granted, description: d, command: {argv: [a], image: 'tool:1'}}",
+        "{name: tagged, tags: [x], builtin: read_file}",
+        "{name: called, builtin: search}",
+        "{name: other, description: d, command: {argv: [a], image: 'other:1'}}",
+    ]
+    .map(|text| serde_saphyr::from_str(text).unwrap())
+    .to_vec();
+    let mut sop = sop();
+    assert!(built(&run(|_| {}), &sop, &policy).unwrap().tools.is_empty());
+    sop.roles = vec![serde_saphyr::from_str("{name: r, tools: [granted, 'tag:x']}").unwrap()];
+    sop.steps[1].actions.push(
+        serde_saphyr::from_str("{name: c, tool: {name: called, arguments: {pattern: x}}}").unwrap(),
+    );
+    let plan = built(&run(|_| {}), &sop, &policy).unwrap();
+    let names: Vec<&str> = plan.tools.iter().map(|tool| tool.name.as_str()).collect();
+    assert_eq!(names, ["granted", "tagged", "called"]);
+    let images: Vec<&str> = plan
+        .workbenches
+        .iter()
+        .map(|bench| bench.image.as_str())
+        .collect();
+    assert_eq!(images, ["python:3", "node:22", "tool:1"]);
+}
+
+#[test]
 fn a_run_with_tests_has_at_least_eight_rounds() {
     for (asked, rounds) in [(None, 8), (Some(3), 8), (Some(20), 20)] {
         let run = run(|spec| {

@@ -288,17 +288,22 @@ pub enum NetworkAccess {
     Egress,
 }
 
-/// Calls a tool of the policy.
+/// Calls a tool of the policy. A call that fails fails the attempt.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]
 pub struct ToolCall {
-    /// Name of the tool.
-    #[schemars(length(min = 1, max = 128))]
+    /// Name of the tool; of an MCP server `NAME/FUNCTION`. The step's role must be granted it.
+    #[schemars(length(min = 1, max = 192))]
     pub name: String,
-    /// Its arguments; each value is a minijinja template.
+    /// Its arguments; each value is a minijinja template. Where the tool takes a number, a boolean, a list or an object,
+    /// the rendered text is read as JSON.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     #[schemars(extend("maxProperties" = 64))]
     pub arguments: BTreeMap<String, String>,
+    /// A path in the project to which its result is written; a minijinja template. Default: it is in the trace only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 512))]
+    pub path: Option<String>,
 }
 
 /// Writes a file from a template, without a model.

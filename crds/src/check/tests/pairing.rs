@@ -130,6 +130,99 @@ fn who_approves_must_be_told_apart_from_who_requested(
     assert_eq!(found, expected);
 }
 
+const TOOLS: &str = "
+tools:
+- {name: read, builtin: read_file, tags: [look]}
+- {name: lint, description: d, tags: [look], command: {argv: [ruff, '{{ arguments.path }}'], image: i, schema: {type: object, required: [path], properties: {path: {}, fix: {}}}}}
+- {name: tracker, includeFunctions: [find, create], mcp: {url: 'https://x'}}
+";
+
+/// What a role is granted and an action calls; and what is said of it.
+#[rstest]
+#[case("read, lint, tracker", "read, arguments: {path: x}", &[])]
+#[case("'tag:look'", "lint, arguments: {path: x, fix: z}", &[])]
+#[case("tracker/find", "tracker/find, arguments: {any: x}", &[])]
+#[case("write", "", &["sop:spec.roles[r].tools[write]: the policy does not allow tool \"write\"; it allows: lint, read, tracker"])]
+#[case("'tag:admin'", "", &["sop:spec.roles[r].tools[tag:admin]: no tool of the policy has the tag \"admin\"; its tags are: look"])]
+#[case("tracker/drop", "", &["sop:spec.roles[r].tools[tracker/drop]: the policy does not allow the function \"drop\" of tool \"tracker\"; it allows: create, find"])]
+#[case("read", "write", &["sop:spec.steps[a].actions[p].tool.name: the policy does not allow tool \"write\"; it allows: lint, read, tracker"])]
+#[case("tracker", "tracker", &["sop:spec.steps[a].actions[p].tool.name: tool \"tracker\" has several functions; the policy allows: create, find; write tracker/FUNCTION"])]
+#[case("read", "lint, arguments: {path: x}", &["sop:spec.steps[a].actions[p].tool.name: role \"r\" is not granted tool \"lint\"; add it to spec.roles[r].tools"])]
+#[case("tracker/find", "tracker/create", &["sop:spec.steps[a].actions[p].tool.name: role \"r\" is not granted tool \"tracker/create\"; add it to spec.roles[r].tools"])]
+#[case("read", "read, arguments: {file: x}", &[
+    "sop:spec.steps[a].actions[p].tool.arguments[file]: tool \"read\" has no argument \"file\"; it has: from, lines, path",
+    "sop:spec.steps[a].actions[p].tool.arguments[path]: is not set, and tool \"read\" needs it"])]
+fn tools_are_granted_by_the_policy_and_by_the_role(
+    #[case] granted: &str,
+    #[case] call: &str,
+    #[case] expected: &[&str],
+) {
+    let mut sop = changed(
+        SOP,
+        "model: fast",
+        &format!("model: fast, tools: [{granted}]"),
+    );
+    if !call.is_empty() {
+        sop = changed(
+            &sop,
+            "prompt: {template: t, writes: {path: f}}",
+            &format!("tool: {{name: {call}}}"),
+        );
+    }
+    assert_eq!(check(RUN, &sop, &format!("{POLICY}{TOOLS}")), expected);
+}
+
+#[test]
+fn a_step_without_a_role_calls_what_the_policy_allows() {
+    let call = |name: &str| {
+        let sop = format!(
+            "{SOP}- {{name: z, actions: [{{name: c, tool: {{name: {name}, arguments: {{path: x}}}}}}]}}\n"
+        );
+        check(RUN, &sop, &format!("{POLICY}{TOOLS}"))
+    };
+    assert_eq!(call("read"), [""; 0]);
+    assert_eq!(
+        call("write"),
+        [
+            "sop:spec.steps[z].actions[c].tool.name: the policy does not allow tool \"write\"; it allows: lint, read, tracker"
+        ]
+    );
+}
+
+#[test]
+fn a_role_with_tools_needs_a_model_that_calls_them() {
+    let sop = changed(SOP, "model: fast", "model: fast, tools: [read]");
+    let policy = format!("{POLICY}{TOOLS}");
+    let policy = |capabilities: &str| {
+        changed(
+            &policy,
+            "aliases: [strong, fast]",
+            &format!("aliases: [strong, fast], capabilities: [{capabilities}]"),
+        )
+    };
+    assert_eq!(check(RUN, &sop, &policy("tools")), [""; 0]);
+    assert_eq!(
+        check(RUN, &sop, &policy("streaming")),
+        [
+            "sop:spec.roles[r].tools: are tools, and no model \"fast\" of the policy can call any; add tools to its capabilities, or name another model"
+        ]
+    );
+}
+
+#[test]
+fn a_role_has_no_more_functions_than_models_take() {
+    let functions: Vec<String> = (0..129).map(|number| format!("f{number}")).collect();
+    let tools = format!(
+        "\ntools: [{{name: big, includeFunctions: [{}], mcp: {{url: 'https://x'}}}}]\n",
+        functions.join(", ")
+    );
+    let sop = changed(SOP, "model: fast", "model: fast, tools: [big]");
+    assert_eq!(
+        check(RUN, &sop, &format!("{POLICY}{tools}")),
+        ["sop:spec.roles[r].tools: grants 129 functions, and models take at most 128; grant fewer"]
+    );
+}
+
 #[test]
 fn an_empty_policy_allows_nothing() {
     assert_eq!(

@@ -19,6 +19,44 @@ commands: [{argv: [python3, -m, pytest]}]
 images: ["registry.example/python:*"]
 "#;
 
+const TOOLS: &str = r#"
+tools:
+- {name: read_file, builtin: read_file, tags: [project]}
+- name: lint
+  description: Lints files.
+  timeoutSeconds: 30
+  rateLimit: {perMinute: 10}
+  maxCalls: 50
+  command:
+    image: registry.example/python:3
+    argv: [ruff, check, --, "{{ arguments.path }}", "{{ arguments.more | join(' ') }}"]
+    collect: [src/**]
+    schema: {type: object, required: [path], properties: {path: {type: string}, more: {type: array}}}
+- name: tracker
+  critical: true
+  includeFunctions: [find, create]
+  secretRef: {name: tracker, key: token}
+  listDigest: sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855
+  mcp: {url: "https://tracker.example/mcp", caRef: {name: ca, key: ca.crt}}
+"#;
+
+#[test]
+fn good_tools_have_no_mistake() {
+    let text = format!("{POLICY}{TOOLS}");
+    assert_eq!(told(&super::super::policy(&yaml(&text))), [""; 0]);
+}
+
+#[test]
+fn a_builtin_that_there_is_not_is_no_policy() {
+    let read =
+        serde_saphyr::from_str::<crate::ToolPolicySpec>("tools: [{name: t, builtin: shell}]");
+    let error = read.unwrap_err().to_string();
+    assert!(
+        error.contains("shell") && error.contains("read_file"),
+        "{error}"
+    );
+}
+
 #[test]
 fn a_good_policy_has_no_mistake() {
     assert_eq!(told(&super::super::policy(&yaml(POLICY))), [""; 0]);
@@ -194,6 +232,96 @@ llm:
     "",
     "tools: [{name: t}]\n",
     "spec.tools[t]: has 0 of builtin, command and mcp; it needs exactly one"
+)]
+#[case(
+    "",
+    "tools: [{name: read.file, builtin: read_file}]\n",
+    "spec.tools[read.file].name: \"read.file\" is no name that models can call; use at most 64 letters, digits, `_` and `-`"
+)]
+#[case(
+    "",
+    "tools: [{name: t, builtin: read_file}, {name: t, builtin: search}]\n",
+    "spec.tools[t]: tool `t` is there more than once; name them differently"
+)]
+#[case(
+    "",
+    "tools: [{name: t__f, builtin: read_file}, {name: t, mcp: {url: 'https://x'}, includeFunctions: [f]}]\n",
+    "spec.tools[t__f].name: is what models call a function of another tool, too; name it differently"
+)]
+#[case(
+    "",
+    "tools: [{name: t, builtin: read_file, includeFunctions: [f]}]\n",
+    "spec.tools[t].includeFunctions: belongs to MCP servers; take it away"
+)]
+#[case(
+    "",
+    "tools: [{name: t, builtin: read_file, secretRef: {name: s, key: k}}]\n",
+    "spec.tools[t].secretRef: belongs to MCP servers; take it away"
+)]
+#[case(
+    "",
+    "tools: [{name: t, command: {argv: [a], image: i}}]\n",
+    "spec.tools[t].description: is not set, and a program has no documentation that models could be told; say what it does and when to use it"
+)]
+#[case(
+    "",
+    "tools: [{name: t, description: d, command: {argv: ['{{ arguments.x }}'], image: i}}]\n",
+    "spec.tools[t].command.argv[0]: \"{{ arguments.x }}\" is a template, and a model would choose the program; write the program itself"
+)]
+#[case(
+    "",
+    "tools: [{name: t, description: d, command: {argv: [''], image: i}}]\n",
+    "spec.tools[t].command.argv[0]: is empty; name a program"
+)]
+#[case(
+    "",
+    "tools: [{name: t, description: d, command: {argv: [a], image: ' '}}]\n",
+    "spec.tools[t].command.image: is empty; name a workbench image"
+)]
+#[case(
+    "",
+    "tools: [{name: t, description: d, command: {argv: [a, '{{ idea }}'], image: i}}]\n",
+    "spec.tools[t].command.argv[1]: \"{{ idea }}\" names `idea`; a tool's command sees `arguments` only"
+)]
+#[case(
+    "",
+    "tools: [{name: t, description: d, command: {argv: [a, '{{ arguments.x }}'], image: i, schema: {type: object, properties: {y: {}}}}}]\n",
+    "spec.tools[t].command.argv[1]: \"{{ arguments.x }}\" names the argument `x`, which the schema does not have; it has: y"
+)]
+#[case(
+    "",
+    "tools: [{name: t, description: d, command: {argv: [a, '{{ arguments.x'], image: i, schema: {type: object}}}]\n",
+    "spec.tools[t].command.argv[1]: \"{{ arguments.x\" does not compile: unexpected end of input, expected end of variable block"
+)]
+#[case(
+    "",
+    "tools: [{name: t, description: d, command: {argv: [a], image: i, schema: {type: string}}}]\n",
+    "spec.tools[t].command.schema: is not of type object; arguments have names: write {type: object, properties: {…}}"
+)]
+#[case(
+    "",
+    "tools: [{name: t, description: d, command: {argv: [a], image: i, collect: [../x]}}]\n",
+    "spec.tools[t].command.collect[0]: \"../x\" leaves the project with `..`; write it from the project's root"
+)]
+#[case(
+    "",
+    "tools: [{name: t, mcp: {url: 'https://x'}}]\n",
+    "spec.tools[t].includeFunctions: is empty, so that nothing could be called; name the functions of the server that roles may call"
+)]
+#[case(
+    "",
+    "tools: [{name: t, mcp: {}, includeFunctions: [f]}]\n",
+    "spec.tools[t].mcp: needs exactly one of url and image"
+)]
+#[case(
+    "",
+    "tools: [{name: t, mcp: {url: 'https://x', argv: [a]}, includeFunctions: [f]}]\n",
+    "spec.tools[t].mcp.argv: belongs to servers that run as a container (image); take it away"
+)]
+#[case(
+    "",
+    "tools: [{name: t, mcp: {url: 'https://key@x'}, includeFunctions: [f]}]\n",
+    "spec.tools[t].mcp.url: has a user or key before the host; put the key into a Secret and name it in secretRef"
 )]
 #[case(
     "",

@@ -132,6 +132,16 @@ fn people_may_decide_on_a_step_an_action_and_what_a_loop_left() {
 )]
 #[case(
     "temperature: \"0.5\"",
+    "maxTurns: 3",
+    "spec.roles[planner].maxTurns: bounds calls of tools and free reactions, and the role has neither; take it away, or grant the role tools"
+)]
+#[case(
+    "temperature: \"0.5\"",
+    "tools: [t], maxTurns: 1",
+    "spec.roles[planner].maxTurns: 1 leaves no turn for a call of a tool, since the last one is for the answer; write at least 2, or take the role's tools away"
+)]
+#[case(
+    "temperature: \"0.5\"",
     "temperature: \"2.5\"",
     "spec.roles[planner].temperature: \"2.5\" is not a number from \"0\" to \"2\"; write for example \"0.2\""
 )]
