@@ -67,16 +67,23 @@ pub(crate) fn bytes(number: u64) -> String {
 
 /// What was used, in one phrase.
 pub(crate) fn usage(usage: &Usage) -> String {
-    let errors = match usage.llm_errors {
+    let failed = |errors| match errors {
         0 => String::new(),
         n => format!(" ({} failed)", grouped(n)),
     };
-    format!(
-        "{}{errors}, {} tokens in, {} out, {}",
-        count(
-            usize::try_from(usage.llm_requests).unwrap_or(usize::MAX),
-            "request"
+    let counted = |number, what| count(usize::try_from(number).unwrap_or(usize::MAX), what);
+    let tools = match usage.tool_calls {
+        0 => String::new(),
+        calls => format!(
+            ", {}{}",
+            counted(calls, "tool call"),
+            failed(usage.tool_failures)
         ),
+    };
+    format!(
+        "{}{}, {} tokens in, {} out, {}{tools}",
+        counted(usage.llm_requests, "request"),
+        failed(usage.llm_errors),
         grouped(usage.input_tokens),
         grouped(usage.output_tokens),
         dollars(usage.cost)

@@ -9,7 +9,7 @@ use prometheus_client::{
 use sopwith_crds::{
     AgentRun,
     conditions::{self, STEP_STUCK},
-    contract::report::{ReportBatch, What},
+    contract::report::{ReportBatch, ToolStatus, What},
     status::Phase,
 };
 use std::{
@@ -74,6 +74,25 @@ struct TokenLabels {
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ToolLabels {
+    namespace: String,
+    environment: String,
+    sop: String,
+    tool: String,
+    critical: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ToolCallLabels {
+    namespace: String,
+    environment: String,
+    sop: String,
+    tool: String,
+    critical: String,
+    status: String,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct PolicyLabels {
     namespace: String,
     policy: String,
@@ -107,6 +126,8 @@ pub struct Metrics {
     requests: Family<RequestLabels, Counter>,
     latency: Histograms<ModelLabels>,
     tokens: Family<TokenLabels, Counter>,
+    tools: Family<ToolCallLabels, Counter>,
+    tool_latency: Histograms<ToolLabels>,
     errors: Family<ErrorLabels, Counter>,
     answers: Family<StatusLabels, Counter>,
     admission: Gauge,
@@ -143,6 +164,8 @@ impl Default for Metrics {
             requests: Family::default(),
             latency: Family::new_with_constructor(request_seconds),
             tokens: Family::default(),
+            tools: Family::default(),
+            tool_latency: Family::new_with_constructor(request_seconds),
             errors: Family::default(),
             answers: Family::default(),
             admission: Gauge::default(),
@@ -229,6 +252,12 @@ impl Metrics {
             "llm_tokens",
             "Tokens sent to (input) and received from (output) models",
             self.tokens.clone(),
+        );
+        registry.register("tool_calls", "Calls of tools", self.tools.clone());
+        registry.register(
+            "tool_call_duration_seconds",
+            "How long calls of tools took, to the end of the result",
+            self.tool_latency.clone(),
         );
         registry.register(
             "reconcile_errors",
@@ -325,6 +354,23 @@ impl Metrics {
                         .inc_by(count);
                 }
             }
+            What::ToolCall {
+                tool,
+                critical,
+                status,
+                seconds,
+                ..
+            } => {
+                let labels = ToolLabels {
+                    namespace,
+                    environment,
+                    sop,
+                    tool: tool.clone(),
+                    critical: critical.to_string(),
+                };
+                self.tool_latency.get_or_create(&labels).observe(*seconds);
+                self.tools.get_or_create(&calls(labels, *status)).inc();
+            }
             _ => {}
         }
     }
@@ -363,6 +409,17 @@ fn requests(model: &ModelLabels, status: &str) -> RequestLabels {
         provider: model.provider,
         model: model.model,
         status: status.to_owned(),
+    }
+}
+
+fn calls(tool: ToolLabels, status: ToolStatus) -> ToolCallLabels {
+    ToolCallLabels {
+        namespace: tool.namespace,
+        environment: tool.environment,
+        sop: tool.sop,
+        tool: tool.tool,
+        critical: tool.critical,
+        status: status.as_str().to_owned(),
     }
 }
 
@@ -435,6 +492,43 @@ mod tests {
         assert!(!text.contains("step=\"qa\""), "{text}");
         let line = "sopwith_runs{namespace=\"demo\",environment=\"dev\",sop=\"sop\",phase=\"Succeeded\"} 1";
         assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn calls_of_tools_are_counted_by_status_and_whether_they_are_critical() {
+        let metrics = Metrics::default();
+        let call = |critical, status| Event {
+            at: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            what: What::ToolCall {
+                step: "write".to_owned(),
+                tool: "tracker".to_owned(),
+                function: Some("find".to_owned()),
+                critical,
+                status,
+                seconds: 0.3,
+            },
+        };
+        let batch = ReportBatch {
+            events: vec![
+                call(true, ToolStatus::Ok),
+                call(true, ToolStatus::Failed),
+                call(true, ToolStatus::Failed),
+                call(false, ToolStatus::Denied),
+            ],
+            ..ReportBatch::default()
+        };
+        metrics.on_batch(&BatchContext::default(), &batch);
+        let text = metrics
+            .text(std::iter::empty(), std::iter::empty())
+            .unwrap();
+        for line in [
+            "sopwith_tool_calls_total{namespace=\"\",environment=\"dev\",sop=\"\",tool=\"tracker\",critical=\"true\",status=\"failed\"} 2",
+            "tool=\"tracker\",critical=\"true\",status=\"ok\"} 1",
+            "tool=\"tracker\",critical=\"false\",status=\"denied\"} 1",
+            "sopwith_tool_call_duration_seconds_count{namespace=\"\",environment=\"dev\",sop=\"\",tool=\"tracker\",critical=\"true\"} 3",
+        ] {
+            assert!(text.contains(line), "{line} in {text}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct End {
 
 impl Engine {
     pub(crate) async fn save(&mut self) -> Result<Digest, End> {
+        self.say_calls();
+        self.record.machine.tool_calls = self.tools.limits.all_made();
         let tree = self.tree.read(Clone::clone);
         let spent = self.llm.spent();
         let reporter = self.reporter.clone();

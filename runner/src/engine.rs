@@ -34,6 +34,7 @@ use crate::{
     report::{Reporter, Stop},
     snapshot::{Blobs, Record},
     sop::{Decision, Happened, State, Wait, Way, apply, next, way},
+    tool::Toolbox,
     trail::Entry,
 };
 
@@ -45,6 +46,7 @@ pub struct Engine {
     pub(crate) templates: Templates,
     pub(crate) tree: SharedTree,
     pub(crate) llm: Arc<Llm>,
+    pub(crate) tools: Toolbox,
     pub(crate) benches: Benches,
     pub(crate) reporter: Reporter,
     pub(crate) blobs: Blobs,
@@ -63,6 +65,8 @@ pub struct Parts {
     pub plan: Arc<RunPlan>,
     /// The models.
     pub llm: Arc<Llm>,
+    /// The tools.
+    pub tools: Toolbox,
     /// The workbenches.
     pub benches: Benches,
     /// The reports.
@@ -85,6 +89,7 @@ impl Engine {
         let Parts {
             plan,
             llm,
+            tools,
             benches,
             reporter,
             mut blobs,
@@ -113,6 +118,7 @@ impl Engine {
                 loaded.map_err(|error| failed(FailureReason::Internal, error.to_string()))?;
             tree.write(|tree| *tree = files);
             record = before;
+            tools.limits.at_least(&record.machine.tool_calls);
         } else if let Some(base) = base {
             tree.write(|tree| *tree = base.tree.clone());
             record.baseline = Some(blobs.add_base(base));
@@ -131,6 +137,7 @@ impl Engine {
             templates,
             tree,
             llm,
+            tools,
             benches,
             reporter,
             blobs,
@@ -446,7 +453,7 @@ impl Engine {
         context
     }
 
-    /// Adds to the run's trace.
+    /// Adds to the run's trace, behind the calls of tools that came before.
     pub(crate) fn say(
         &mut self,
         sender: &str,
@@ -456,18 +463,44 @@ impl Engine {
         wrote: Vec<String>,
         tokens: (u64, u64),
     ) {
-        self.record.messages.push(Message {
-            number: self.record.messages.len() as u64 + 1,
+        self.say_calls();
+        self.trace(Message {
+            number: 0,
             at: Timestamp::now(),
             sender: sender.to_owned(),
             recipients: Vec::new(),
             cause,
             attempt,
+            tool: None,
             content,
             wrote,
             input_tokens: tokens.0,
             output_tokens: tokens.1,
         });
+    }
+
+    /// Adds the calls of tools that are not in the trace yet.
+    pub(crate) fn say_calls(&mut self) {
+        for record in self.tools.book.take() {
+            self.trace(Message {
+                number: 0,
+                at: record.at,
+                sender: record.sender,
+                recipients: Vec::new(),
+                cause: record.cause,
+                attempt: record.attempt,
+                tool: Some(record.tool),
+                content: record.content,
+                wrote: record.wrote,
+                input_tokens: 0,
+                output_tokens: 0,
+            });
+        }
+    }
+
+    fn trace(&mut self, message: Message) {
+        let number = self.record.messages.len() as u64 + 1;
+        self.record.messages.push(Message { number, ..message });
     }
 }
 

@@ -1,6 +1,7 @@
 //! The Sopwith runner: executes a run plan inside its pod.
 //!
-//! Deciding: [`sop`], [`trail`], [`role`], [`gate`], [`measures`], [`ownership`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
+//! Deciding: [`sop`], [`trail`], [`role`], [`gate`], [`measures`], [`ownership`], [`context`], [`llm::budget`], [`llm::codec`],
+//! [`llm::replay`], [`tool::builtin`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
 //! [`workbench`].
 
@@ -25,6 +26,7 @@ pub mod role;
 pub mod run;
 pub mod snapshot;
 pub mod sop;
+pub mod tool;
 pub mod trail;
 pub mod tree;
 pub mod workbench;

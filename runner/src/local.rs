@@ -292,6 +292,17 @@ fn tell(event: &Event) {
         What::ActionEnded {
             action, message, ..
         } => format!("  {action}: {message}"),
+        What::ToolCall {
+            tool,
+            function,
+            status,
+            ..
+        } => {
+            let of = function
+                .as_ref()
+                .map_or_else(String::new, |name| format!("/{name}"));
+            format!("    tool {tool}{of}: {}", status.as_str())
+        }
         What::GateJudged { gate, findings, .. } => {
             let observed = gate.observed.as_deref().unwrap_or_default();
             let findings = findings.replace('\n', "\n      ");

@@ -34,6 +34,7 @@ use crate::{
     },
     report::{Reporter, Stop},
     snapshot::Blobs,
+    tool::Toolbox,
     workbench::{Listener, Workbench, WorkbenchError},
 };
 
@@ -163,6 +164,7 @@ impl Flight {
             let parts = Parts {
                 plan: Arc::clone(&plan),
                 llm: Arc::clone(&llm),
+                tools: Toolbox::new(&plan.tools, start.tool_calls.clone()),
                 benches,
                 reporter: reporter.clone(),
                 blobs: Blobs::new(gateway),

@@ -66,6 +66,9 @@ pub struct Machine {
     /// Files of the project that programs in a workbench wrote last.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub by_programs: BTreeSet<String>,
+    /// Calls of each tool up to here, for what the policy allows in a run.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tool_calls: BTreeMap<String, u32>,
 }
 
 /// A file that later steps may not change.

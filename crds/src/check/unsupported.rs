@@ -89,8 +89,6 @@ impl NotYet {
                 "Free",
             );
             self.refuse(role.memory.is_some(), format!("{path}.memory"), "");
-            self.refuse(!role.tools.is_empty(), format!("{path}.tools"), "");
-            self.refuse(role.max_turns.is_some(), format!("{path}.maxTurns"), "");
         }
         for step in &sop.steps {
             self.step(step);
@@ -131,7 +129,6 @@ impl NotYet {
     }
 
     fn work(&mut self, path: &str, work: &Work) {
-        self.refuse(work.tool.is_some(), format!("{path}.tool"), "");
         if let Some(command) = &work.command {
             self.command(&format!("{path}.command"), command);
         }
@@ -180,7 +177,10 @@ impl NotYet {
                 Some(ReplayMode::Strict) | None => {}
             }
         }
-        self.refuse(!policy.tools.is_empty(), "spec.tools", "");
+        for tool in &policy.tools {
+            let path = format!("spec.tools[{}]", tool.name);
+            self.refuse(tool.mcp.is_some(), format!("{path}.mcp"), "");
+        }
         self.refuse(!policy.packages.is_empty(), "spec.packages", "");
         self.refuse(!policy.git.is_empty(), "spec.git", "");
         self.refuse(policy.deliver.is_some(), "spec.deliver", "");

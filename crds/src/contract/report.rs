@@ -25,6 +25,7 @@ use crate::{
 };
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 
 /// Most bytes of a batch of reports.
 pub const MAX_BATCH_BYTES: usize = 1024 * 1024;
@@ -42,6 +43,9 @@ pub struct LaunchStart {
     pub acknowledged: u64,
     /// What earlier launches have used.
     pub spent: Usage,
+    /// Calls of each tool that earlier launches reported, those that were refused left out.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub tool_calls: BTreeMap<String, u32>,
     /// Orders already in force.
     pub orders: Orders,
     /// What was decided on the gate at which the snapshot waits: those decisions that count, once they are enough.
@@ -204,6 +208,23 @@ pub enum What {
         #[serde(default)]
         reasoning_tokens: u64,
     },
+    /// A call of a tool ended, or was refused. A sign of progress.
+    ToolCall {
+        /// The step.
+        step: String,
+        /// Name of the tool in the policy; `unknown` where it has none of the name that was called.
+        tool: String,
+        /// Of a class-like tool, the function.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        function: Option<String>,
+        /// Whether the policy calls the tool critical.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        critical: bool,
+        /// How it ended.
+        status: ToolStatus,
+        /// From the call to its end, without the wait for its turn.
+        seconds: f64,
+    },
     /// A gate judged. A sign of progress.
     GateJudged {
         /// The step.
@@ -233,6 +254,36 @@ pub enum What {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         failure: Option<Failure>,
     },
+}
+
+/// How a call of a tool ended.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, PartialEq, Eq, Hash)]
+#[serde(rename_all = "lowercase")]
+pub enum ToolStatus {
+    /// It did what it was called for.
+    #[default]
+    Ok,
+    /// The tool said that it failed.
+    Failed,
+    /// It did not end in its time.
+    Timeout,
+    /// The arguments do not match the tool's schema: it was not called.
+    Invalid,
+    /// The role was not granted it, or the policy allows no more calls: it was not called.
+    Denied,
+}
+
+impl ToolStatus {
+    /// The word in metric labels and in what people read.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Timeout => "timeout",
+            Self::Invalid => "invalid",
+            Self::Denied => "denied",
+        }
+    }
 }
 
 /// How an attempt of a step ended, or how far it has come where it waits for a person.

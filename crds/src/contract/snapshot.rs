@@ -117,6 +117,10 @@ pub struct Message {
     pub cause: String,
     /// Of the step.
     pub attempt: u32,
+    /// Where it is a call of a tool: which tool, `NAME/FUNCTION` where it has several. The content is its arguments and
+    /// its result.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool: Option<String>,
     /// The text, where it is short.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub content: String,

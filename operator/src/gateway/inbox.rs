@@ -4,7 +4,10 @@ use crate::store::{Store, StoreError, StoredBatch};
 use futures::Stream;
 use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{
-    contract::{Digest, report::What},
+    contract::{
+        Digest,
+        report::{ToolStatus, What},
+    },
     status::Usage,
 };
 use std::{
@@ -227,6 +230,23 @@ impl RunLog {
                 .filter(|(key, _)| other(key))
                 .map(|(_, u)| u),
         )
+    }
+
+    /// The calls of each tool in all launches but this pod's, without those that were refused.
+    pub fn called_before(&self, launch: u32, pod_uid: &str) -> BTreeMap<String, u32> {
+        let others = self
+            .batches
+            .iter()
+            .filter(|b| b.launch != launch || b.pod_uid != pod_uid);
+        let mut calls = BTreeMap::new();
+        for event in others.flat_map(|b| &b.batch.events) {
+            if let What::ToolCall { tool, status, .. } = &event.what
+                && !matches!(status, ToolStatus::Invalid | ToolStatus::Denied)
+            {
+                *calls.entry(tool.clone()).or_default() += 1;
+            }
+        }
+        calls
     }
 
     /// Digest of the newest snapshot, from which the run can be resumed.

@@ -258,6 +258,7 @@ async fn start(
         snapshot: log.snapshot(),
         acknowledged: log.acknowledged(launch, &runner.pod_uid),
         spent: log.used_before(launch, &runner.pod_uid),
+        tool_calls: log.called_before(launch, &runner.pod_uid),
         orders: runner.binding.orders,
         decisions,
     }))

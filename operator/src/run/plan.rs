@@ -5,13 +5,15 @@ use k8s_openapi::{
     ByteString, api::core::v1::ConfigMap, apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use sopwith_crds::{
-    AgentRun, SopDefinitionSpec, ToolPolicySpec, check,
+    AgentRun, SopDefinitionSpec, ToolPolicySpec,
+    check::{self, Finding},
     contract::{
         Digest,
         plan::{CA_KEY, PLAN_KEY, RunPlan},
     },
     plan::{ReadPlanError, Rejection, decompress, digest},
     status::{FailureReason, PlanRef},
+    tool_policy::Tool,
 };
 
 /// A ConfigMap that does not hold the plan it should.
@@ -114,7 +116,12 @@ pub fn still_allowed(
         steps: plan.steps.clone(),
         ..SopDefinitionSpec::default()
     };
-    let findings = check::pairing(&run.spec, &frozen, policy);
+    let mut findings = check::pairing(&run.spec, &frozen, policy);
+    findings.extend(
+        plan.tools
+            .iter()
+            .filter_map(|tool| changed_tool(tool, policy)),
+    );
     if findings.is_empty() {
         return Ok(());
     }
@@ -125,6 +132,39 @@ pub fn still_allowed(
             "the policy was narrowed since the run was planned:\n{}",
             lines.join("\n")
         ),
+    })
+}
+
+/// What a run calls is what its plan says: a tool that has become another one since, or has gone, is not what the policy
+/// allows. Descriptions and limits are those of the plan until the next run.
+fn changed_tool(planned: &Tool, policy: &ToolPolicySpec) -> Option<Finding> {
+    let finding = |message: &str| Finding {
+        path: format!("policy:spec.tools[{}]", planned.name),
+        message: message.to_owned(),
+    };
+    let Some(now) = policy.tools.iter().find(|tool| tool.name == planned.name) else {
+        return Some(finding(
+            "is no longer there; put it back, or start a new run",
+        ));
+    };
+    let kind = |tool: &Tool| {
+        let Tool {
+            builtin,
+            command,
+            mcp,
+            secret_ref,
+            list_digest,
+            ..
+        } = tool.clone();
+        (builtin, command, mcp, secret_ref, list_digest)
+    };
+    let functions = &planned.include_functions;
+    let same = kind(planned) == kind(now)
+        && functions
+            .iter()
+            .all(|function| now.include_functions.contains(function));
+    (!same).then(|| {
+        finding("is not the tool that the run was planned with; put it back, or start a new run")
     })
 }
 
@@ -167,6 +207,31 @@ mod tests {
         let other_authority = config_map(&fixture::run(), &prepared(), "another PEM");
         assert!(!holds(&other_authority, &wanted));
         assert!(!holds(&ConfigMap::default(), &wanted));
+    }
+
+    #[test]
+    fn a_tool_that_became_another_or_went_ends_the_run_at_its_next_launch() {
+        let tool = |text: &str| -> Tool { serde_saphyr::from_str(text).unwrap() };
+        let planned = "{name: t, description: a, mcp: {url: 'https://a'}, includeFunctions: [f, g], maxCalls: 3, secretRef: {name: s, key: k}}";
+        let changed = |from: &str, to: &str| planned.replace(from, to);
+        for (now, refused) in [
+            (planned.to_owned(), false),
+            (changed("description: a", "description: b"), false),
+            (changed("maxCalls: 3", "maxCalls: 2"), false),
+            (changed("[f, g]", "[g, f, h]"), false),
+            (changed("[f, g]", "[f]"), true),
+            (changed("https://a", "https://b"), true),
+            (changed("key: k", "key: l"), true),
+            (changed("maxCalls: 3", "listDigest: x"), true),
+            (changed("name: t,", "name: u,"), true),
+        ] {
+            let policy = ToolPolicySpec {
+                tools: vec![tool(&now)],
+                ..ToolPolicySpec::default()
+            };
+            let found = changed_tool(&tool(planned), &policy);
+            assert_eq!(found.is_some(), refused, "{now}: {found:?}");
+        }
     }
 
     #[test]

@@ -1,12 +1,13 @@
 //! Running programs in a workbench: for actions, and for gates.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use sopwith_crds::{
     check::defaults,
     sop_definition::{Command, CommandGate},
     status::FailureReason,
 };
+use tokio::sync::Mutex;
 
 use crate::{
     context::{Place, SharedTree},
@@ -28,16 +29,23 @@ const REPORT_BYTES: u64 = 16 << 20;
 
 /// The workbenches of a run by image.
 #[derive(Debug, Default, Clone)]
-pub struct Benches(BTreeMap<String, Workbench>);
+pub struct Benches {
+    benches: BTreeMap<String, Workbench>,
+    /// Who lays out a tree has all workbenches to itself until it has what its programs left.
+    turn: Arc<Mutex<()>>,
+}
 
 impl Benches {
     /// Workbenches by image.
     pub fn new(benches: BTreeMap<String, Workbench>) -> Self {
-        Self(benches)
+        Self {
+            benches,
+            turn: Arc::default(),
+        }
     }
 
     fn of(&self, image: &str) -> Result<&Workbench, CommandError> {
-        self.0.get(image).ok_or_else(|| {
+        self.benches.get(image).ok_or_else(|| {
             CommandError::Failed(
                 FailureReason::InvalidPlan,
                 format!("the plan has no workbench of image {image}"),
@@ -142,20 +150,16 @@ pub async fn act(
     command: &Rendered,
     collect: Collect<'_>,
 ) -> Result<Taken, CommandError> {
-    let bench = benches.of(&command.image)?;
-    bench
-        .lay(tree.read(crate::tree::Tree::work_files), true)
-        .await?;
-    let ran = run(bench, command).await?;
+    let (ran, taken) = call(benches, tree, command, Vec::new(), collect).await?;
     let program = command.argv.join(" ");
     match &ran.exit {
-        Exit::Code(0) => {}
+        Exit::Code(0) => Ok(taken),
         Exit::TimedOut => {
             let message = format!(
                 "`{program}` was still running after its {} s and was killed",
                 ran.seconds
             );
-            return Err(CommandError::Failed(FailureReason::StepTimeout, message));
+            Err(CommandError::Failed(FailureReason::StepTimeout, message))
         }
         _ => {
             let message = format!(
@@ -163,17 +167,34 @@ pub async fn act(
                 described(&ran),
                 canonical(&ran.output)
             );
-            return Err(CommandError::Failed(
+            Err(CommandError::Failed(
                 FailureReason::GateFailed,
                 message.trim_end().to_owned(),
-            ));
+            ))
         }
     }
-    if collect.patterns.is_empty() {
-        return Ok(Taken::default());
+}
+
+/// Runs a program on a fresh copy of the tree. Where it ends well, files are taken back.
+pub(crate) async fn call(
+    benches: &Benches,
+    tree: &SharedTree,
+    command: &Rendered,
+    stdin: Vec<u8>,
+    collect: Collect<'_>,
+) -> Result<(Ran, Taken), CommandError> {
+    let _turn = benches.turn.lock().await;
+    let bench = benches.of(&command.image)?;
+    bench
+        .lay(tree.read(crate::tree::Tree::work_files), true)
+        .await?;
+    let ran = run(bench, command, stdin).await?;
+    if ran.exit != Exit::Code(0) || collect.patterns.is_empty() {
+        return Ok((ran, Taken::default()));
     }
     let fetched = fetch(bench, collect.patterns.to_vec(), MAX_FILE_BYTES as u64).await?;
-    take(tree, collect, fetched)
+    let taken = take(tree, collect, fetched)?;
+    Ok((ran, taken))
 }
 
 /// Runs a gate's programs on a fresh copy of the tree and fetches their reports; then its canaries.
@@ -191,6 +212,7 @@ pub async fn observe(
         files.retain(|file| gate.reports.iter().all(|report| report.path != file.path));
         files
     };
+    let _turn = benches.turn.lock().await;
     let mut observation = Observation::default();
     let mut laid: Vec<&str> = Vec::new();
     for command in commands {
@@ -199,7 +221,7 @@ pub async fn observe(
             bench.lay(without_reports(), true).await?;
             laid.push(&command.image);
         }
-        let ran = run(bench, command).await?;
+        let ran = run(bench, command, Vec::new()).await?;
         let good = ran.exit == Exit::Code(0);
         observation.ran.push(ran);
         // With an own condition all programs run: the later ones write the reports it looks at.
@@ -248,19 +270,19 @@ pub async fn observe(
         bench.lay(files, true).await?;
         observation.canaries.push(CanaryRan {
             name: canary.name.clone(),
-            ran: run(bench, &canary.run).await?,
+            ran: run(bench, &canary.run, Vec::new()).await?,
             exit_code: canary.exit_code,
         });
     }
     Ok(observation)
 }
 
-async fn run(bench: &Workbench, command: &Rendered) -> Result<Ran, CommandError> {
+async fn run(bench: &Workbench, command: &Rendered, stdin: Vec<u8>) -> Result<Ran, CommandError> {
     let request = CommandRequest {
         argv: command.argv.clone(),
         cwd: command.cwd.clone(),
         env: BTreeMap::new(),
-        stdin: Vec::new(),
+        stdin,
         timeout: command.timeout,
         output_limit_bytes: OUTPUT_BYTES,
     };

@@ -2,4 +2,5 @@
 
 pub mod command;
 pub mod prompt;
+mod tool;
 mod work;

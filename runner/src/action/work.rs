@@ -12,6 +12,7 @@ use sopwith_crds::{
 use super::{
     command::{self, Rendered},
     prompt::{ended, files_schema, named_files, repair, unfenced},
+    tool::Session,
 };
 use crate::{
     attempt::{Spot, Stopped},
@@ -33,11 +34,14 @@ type Files = Vec<(String, String)>;
 impl Engine {
     pub(crate) async fn work(&mut self, spot: Spot<'_>, work: &Work) -> Result<(), Stopped> {
         let (message, wrote) = if let Some(prompt) = &work.prompt {
-            self.prompt(spot, prompt).await?
+            // Conversations are long futures; every launch would carry one in its own.
+            Box::pin(self.prompt(spot, prompt)).await?
         } else if let Some(command) = &work.command {
             self.command(spot, command).await?
         } else if let Some(render) = &work.render {
             self.render(spot, render)?
+        } else if let Some(call) = &work.tool {
+            Box::pin(self.tool(spot, call)).await?
         } else {
             let message = format!(
                 "the action {}/{} has nothing to do that this version supports",
@@ -125,10 +129,13 @@ impl Engine {
             temperature: role.temperature.as_ref().and_then(|text| text.parse().ok()),
             max_output: role.max_output_tokens,
             schema,
-            continues: false,
+            ..Ask::default()
         };
         let before = self.llm.used();
-        let files = self.answered(&mut ask, prompt, &context).await?;
+        let mut session = self.session(role, &ask.model)?;
+        let files = self
+            .answered(spot, &mut session, &mut ask, prompt, &context)
+            .await?;
         let used = since(&before, &self.llm.used());
         let said = files
             .iter()
@@ -151,12 +158,17 @@ impl Engine {
             wrote.clone(),
             (used.input_tokens, used.output_tokens),
         );
+        wrote.extend(session.wrote);
+        wrote.sort();
+        wrote.dedup();
         Ok((format!("{} wrote", role.name), wrote))
     }
 
-    /// Asks until the answer is what was asked for; gives paths and texts.
+    /// Asks until the answer is what was asked for; gives paths and texts. Calls of tools are made on the way.
     async fn answered(
         &self,
+        spot: Spot<'_>,
+        session: &mut Session,
         ask: &mut Ask,
         prompt: &Prompt,
         context: &Value,
@@ -165,7 +177,13 @@ impl Engine {
         let report = move |what: What| reporter.record([what]);
         let mut repairs = 0;
         loop {
-            let answer = self.llm.ask(ask, &report).await?;
+            session.prepare(ask);
+            let said = self.llm.converse(ask, &report).await?;
+            if !said.calls.is_empty() {
+                self.answer_calls(spot, session, ask, said).await?;
+                continue;
+            }
+            let answer = said.text;
             let problems = match self.placed(&answer, ask, prompt, context)? {
                 Ok(files) => return Ok(files),
                 Err(problems) => problems,
@@ -251,7 +269,7 @@ impl Engine {
     }
 
     /// Why a step may not write to a path.
-    fn foreign(&self, step: &str, path: &str) -> Result<Option<String>, Stopped> {
+    pub(crate) fn foreign(&self, step: &str, path: &str) -> Result<Option<String>, Stopped> {
         let owners = others(path, step, &self.places)?;
         Ok((!owners.is_empty()).then(|| refusal(path, &owners)))
     }

@@ -208,12 +208,17 @@ pub fn mismatches(schema: &Value, text: &str) -> Vec<String> {
         Ok(value) => value,
         Err(error) => return vec![format!("is not JSON: {error}")],
     };
+    mismatches_of(schema, &value)
+}
+
+/// The same of a value.
+pub(crate) fn mismatches_of(schema: &Value, value: &Value) -> Vec<String> {
     let validator = match jsonschema::validator_for(schema) {
         Ok(validator) => validator,
         Err(error) => return vec![format!("the schema itself is wrong: {error}")],
     };
     let mut problems: Vec<String> = validator
-        .iter_errors(&value)
+        .iter_errors(value)
         .map(|error| {
             let place = error.instance_path().to_string();
             let place = if place.is_empty() {
