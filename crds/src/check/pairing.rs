@@ -125,8 +125,8 @@ fn models(run: &AgentRunSpec, sop: &SopDefinitionSpec, policy: &ToolPolicySpec, 
         .map(String::as_str)
         .collect();
     let mut work = sop.steps.iter().flat_map(of_work);
-    let asks = work.any(|(_, work)| work.prompt.is_some())
-        || sop.steps.iter().any(review::asks_judges);
+    let asks =
+        work.any(|(_, work)| work.prompt.is_some()) || sop.steps.iter().any(review::asks_judges);
     if known.is_empty() {
         if asks {
             found.add(

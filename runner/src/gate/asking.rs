@@ -58,7 +58,7 @@ impl Engine {
             temperature: (!twice(model)).then_some(0.0),
             max_output: None,
             schema: Some(("verdict".to_owned(), review::schema(review))),
-            continues: false,
+            ..Ask::default()
         });
         let judges: Result<Vec<Judge>, LlmError> =
             join_all(asks.map(|ask| self.judge_by(review, ask)))

@@ -30,7 +30,8 @@ pub(super) fn checks(step: &Step, trace: Trace<'_>, walked: &Walked<'_>) -> Vec<
         ),
     ];
     let did: Vec<&str> = messages(step, trace)
-        .filter(|message| message.attempt == walk.attempt)
+        // Calls of tools on the way to an answer are no answer.
+        .filter(|message| message.attempt == walk.attempt && message.tool.is_none())
         .map(|message| message.cause.as_str())
         .collect();
     checks.extend(gates(step, walk, &did));

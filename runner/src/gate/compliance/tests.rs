@@ -141,6 +141,7 @@ fn said(sender: &str, cause: &str, attempt: u32) -> Message {
         recipients: vec![],
         cause: cause.into(),
         attempt,
+        tool: None,
         content: String::new(),
         wrote: vec![],
         input_tokens: 0,
