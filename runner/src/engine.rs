@@ -482,6 +482,8 @@ impl Engine {
     /// Adds the calls of tools that are not in the trace yet.
     pub(crate) fn say_calls(&mut self) {
         for record in self.tools.book.take() {
+            let machine = &mut self.record.machine;
+            machine.wrote(&record.wrote, record.by_program);
             self.trace(Message {
                 number: 0,
                 at: record.at,

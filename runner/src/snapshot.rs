@@ -71,6 +71,19 @@ pub struct Machine {
     pub tool_calls: BTreeMap<String, u32>,
 }
 
+impl Machine {
+    /// Notes who wrote files last.
+    pub fn wrote(&mut self, paths: &[String], by_program: bool) {
+        for path in paths {
+            if by_program {
+                self.by_programs.insert(path.clone());
+            } else {
+                self.by_programs.remove(path);
+            }
+        }
+    }
+}
+
 /// A file that later steps may not change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Frozen {

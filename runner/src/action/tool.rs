@@ -111,7 +111,11 @@ impl Engine {
             .push(ChatMessage::calling(said.text, said.calls.clone()));
         for call in said.calls {
             let called = self.called(spot, session, &call).await?;
-            session.wrote.extend(called.wrote);
+            for path in called.wrote {
+                if !session.wrote.contains(&path) {
+                    session.wrote.push(path);
+                }
+            }
             let told = match called.status {
                 ToolStatus::Ok => called.told,
                 _ => format!("error: {}", called.told),
@@ -187,7 +191,7 @@ impl Engine {
 
     /// Does an action that calls a tool.
     pub(crate) async fn tool(
-        &self,
+        &mut self,
         spot: Spot<'_>,
         call: &ToolCall,
     ) -> Result<(String, Vec<String>), Stopped> {
@@ -242,6 +246,7 @@ impl Engine {
             return Err(Stopped::Failed(reason, message.trim_end().to_owned()));
         }
         let mut wrote = called.wrote;
+        let by_program = known.is_program();
         if let Some(path) = &call.path {
             let path = self.templates.render_inline(path, &context)?;
             if let Some(refusal) = self.foreign(&spot.step.name, &path)? {
@@ -252,7 +257,18 @@ impl Engine {
                 .write(|tree| tree.write(&path, text.into(), false))?;
             wrote.push(path);
         }
-        Ok((format!("called {}", call.name), wrote))
+        self.record.machine.wrote(&wrote, by_program);
+        let message = format!("called {}", call.name);
+        let cause = format!("{}/{}", spot.step.name, spot.action);
+        self.say(
+            sender,
+            cause,
+            spot.attempt,
+            message.clone(),
+            wrote.clone(),
+            (0, 0),
+        );
+        Ok((message, wrote))
     }
 
     /// The rendered arguments of an action. What the schema wants to be no string is read as JSON.
@@ -364,6 +380,7 @@ impl Engine {
             tool: name.to_owned(),
             content: shortened(content, MAX_SAID),
             wrote: called.wrote.clone(),
+            by_program: known.is_some_and(Known::is_program),
         });
     }
 }

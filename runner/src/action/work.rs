@@ -49,13 +49,9 @@ impl Engine {
             );
             return Err(Stopped::Failed(FailureReason::InvalidPlan, message));
         };
-        let by_programs = &mut self.record.machine.by_programs;
-        for path in &wrote {
-            if work.command.is_some() {
-                by_programs.insert(path.clone());
-            } else {
-                by_programs.remove(path);
-            }
+        if work.tool.is_none() {
+            let by_program = work.command.is_some();
+            self.record.machine.wrote(&wrote, by_program);
         }
         let message = if wrote.is_empty() {
             message
@@ -158,10 +154,14 @@ impl Engine {
             wrote.clone(),
             (used.input_tokens, used.output_tokens),
         );
-        wrote.extend(session.wrote);
-        wrote.sort();
-        wrote.dedup();
-        Ok((format!("{} wrote", role.name), wrote))
+        let mut message = role.name.clone();
+        if !session.wrote.is_empty() {
+            message = format!(
+                "{message} changed {} with tools and",
+                session.wrote.join(", ")
+            );
+        }
+        Ok((format!("{message} wrote"), wrote))
     }
 
     /// Asks until the answer is what was asked for; gives paths and texts. Calls of tools are made on the way.

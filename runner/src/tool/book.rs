@@ -21,6 +21,8 @@ pub struct Record {
     pub content: String,
     /// Paths that were written or deleted.
     pub wrote: Vec<String>,
+    /// Whether a program in a workbench wrote them.
+    pub by_program: bool,
 }
 
 /// Calls that are not in the trace yet. A call is in the book before its result is used, so that an attempt which is

@@ -45,6 +45,11 @@ impl Known {
         }
     }
 
+    /// Whether it is a program in a workbench.
+    pub(crate) const fn is_program(&self) -> bool {
+        self.tool.command.is_some()
+    }
+
     /// `NAME`, or `NAME/FUNCTION`.
     pub(crate) fn label(&self) -> String {
         match &self.function {

@@ -136,3 +136,23 @@ async fn an_action_fails_where_its_program_does() {
     let run = action("name: forever").fly(&[]).await;
     assert_eq!(run.failure().0, FailureReason::StepTimeout);
 }
+
+#[tokio::test]
+async fn what_a_program_wrote_is_known_as_that_until_somebody_else_writes_it() {
+    let by_programs = |run: &crate::room::Run| {
+        let machine = run.flown.snapshot().unwrap().machine;
+        machine.get("byPrograms").cloned().unwrap_or_default()
+    };
+    let format = calls("{name: format, arguments: {}}");
+    let run = room().fly(&[&format, DONE]).await;
+    assert_eq!(by_programs(&run), serde_json::json!(["src/app.py"]));
+    let edit = "  tools:\n  - {name: edit_file, builtin: edit_file, tags: [project]}\n";
+    let edited =
+        calls("{name: edit_file, arguments: {path: src/app.py, old: RETURN, new: return}}");
+    let run = room()
+        .policy("  tools:\n", edit)
+        .fly(&[&format, &edited, DONE])
+        .await;
+    assert_eq!(run.flown.end.failure, None);
+    assert_eq!(by_programs(&run), serde_json::Value::Null);
+}
