@@ -4,12 +4,15 @@ use std::sync::{Arc, PoisonError, RwLock};
 
 use serde_json::{Map, Value, json};
 use sopwith_crds::{
-    contract::plan::RunPlan,
+    contract::{plan::RunPlan, snapshot::Message},
     language::{Files, TemplateError, Templates},
     sop_definition::{Artifact, Role, Step},
 };
 
-use crate::tree::{Tree, TreeError};
+use crate::{
+    trace::seen,
+    tree::{Tree, TreeError},
+};
 
 /// The project's tree as engine and templates share it.
 #[derive(Debug, Clone, Default)]
@@ -127,6 +130,8 @@ pub struct Moment<'a> {
     pub attempt: u32,
     /// In a loop, the item and its name.
     pub item: Option<(&'a str, &'a Value)>,
+    /// What the role remembers, oldest first.
+    pub messages: Vec<&'a Message>,
 }
 
 /// Everything that holds at a moment. `places` are the artifacts that can be seen.
@@ -147,6 +152,7 @@ pub fn at(plan: &RunPlan, places: &[Place], tree: &Tree, moment: &Moment<'_>) ->
         .collect();
     object.insert("artifacts".into(), Value::Object(artifacts));
     object.insert("findings".into(), json!(moment.findings));
+    object.insert("messages".into(), seen(&moment.messages));
     object.insert("round".into(), json!(moment.round));
     object.insert("attempt".into(), json!(moment.attempt));
     if let Some((name, item)) = moment.item {

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{
     agent_run,
     check::defaults,
@@ -16,7 +15,6 @@ use sopwith_crds::{
         Digest,
         plan::RunPlan,
         report::{Next, Outcome, StepEnd, What},
-        snapshot::Message,
     },
     language::Templates,
     sop_definition::Step,
@@ -34,6 +32,7 @@ use crate::{
     report::{Reporter, Stop},
     snapshot::{Blobs, Record},
     sop::{Decision, Happened, State, Wait, Way, apply, next, way},
+    trace::remembered,
     trail::Entry,
 };
 
@@ -435,6 +434,7 @@ impl Engine {
             round: self.state().round,
             attempt,
             item,
+            messages: role.map_or_else(Vec::new, |role| remembered(&self.record.messages, role)),
         };
         let mut context = self
             .tree
@@ -444,30 +444,6 @@ impl Engine {
             object.insert("measures".to_owned(), measures);
         }
         context
-    }
-
-    /// Adds to the run's trace.
-    pub(crate) fn say(
-        &mut self,
-        sender: &str,
-        cause: String,
-        attempt: u32,
-        content: String,
-        wrote: Vec<String>,
-        tokens: (u64, u64),
-    ) {
-        self.record.messages.push(Message {
-            number: self.record.messages.len() as u64 + 1,
-            at: Timestamp::now(),
-            sender: sender.to_owned(),
-            recipients: Vec::new(),
-            cause,
-            attempt,
-            content,
-            wrote,
-            input_tokens: tokens.0,
-            output_tokens: tokens.1,
-        });
     }
 }
 

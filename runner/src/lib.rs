@@ -1,6 +1,6 @@
 //! The Sopwith runner: executes a run plan inside its pod.
 //!
-//! Deciding: [`sop`], [`trail`], [`role`], [`gate`], [`measures`], [`ownership`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
+//! Deciding: [`sop`], [`trail`], [`role`], [`trace`], [`gate`], [`measures`], [`ownership`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
 //! [`workbench`].
 
@@ -24,6 +24,7 @@ pub mod role;
 pub mod run;
 pub mod snapshot;
 pub mod sop;
+pub mod trace;
 pub mod trail;
 pub mod tree;
 pub mod workbench;

@@ -88,7 +88,6 @@ impl NotYet {
                 format!("{path}.reactMode"),
                 "Free",
             );
-            self.refuse(role.memory.is_some(), format!("{path}.memory"), "");
             self.refuse(!role.tools.is_empty(), format!("{path}.tools"), "");
             self.refuse(role.max_turns.is_some(), format!("{path}.maxTurns"), "");
         }

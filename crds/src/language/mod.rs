@@ -14,6 +14,7 @@
 //! | `layout.NAME` | places of the project |
 //! | `artifacts.NAME.{exists, paths, text, json}` | inputs and outputs of the step: a boolean, a list of paths, and for an artifact of one file its text and, where it parses, the value of its JSON |
 //! | `findings` | what gates found at the previous attempt, a string, empty at the first |
+//! | `messages` | where the step has a role: the newest messages addressed to it, as many as its `memory.window` (5 where it has none), oldest first; each has `number`, `sender`, `cause` (`step/action` or `step/gate`), `attempt`, `item`, `content`, `wrote` |
 //! | `round`, `attempt` | integers counted from 1 |
 //! | `item` | in a loop: the item at hand, or under the name that `as` gives |
 //! | `reports.NAME.FIELD` | in gates: what the reports of commands say, see [`crate::sop_definition::ReportFormat`] |
@@ -30,10 +31,13 @@
 
 mod expression;
 mod functions;
+mod parts;
 mod references;
 mod template;
 
 pub use expression::{Expression, ExpressionError, MAX_EXPRESSION_BYTES};
+pub use parts::Part;
+pub(crate) use template::includes;
 pub use template::{Files, NoFiles, TemplateError, Templates};
 
 #[cfg(test)]

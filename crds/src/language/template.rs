@@ -1,8 +1,12 @@
 //! Minijinja templates, strict about what is undefined and bounded in work and size.
 
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, value::Serde};
+use regex::Regex;
 use serde_json::Value as Json;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, LazyLock},
+};
 
 /// Instructions, and blocks of 64 bytes made, that one rendering may use.
 const FUEL: u64 = 1_000_000;
@@ -10,6 +14,10 @@ const FUEL: u64 = 1_000_000;
 const MAX_OUTPUT_BYTES: usize = 1 << 20;
 /// How deep includes, macros and loops may nest (an include counts for 10).
 const MAX_RECURSION: usize = 120;
+static INCLUDES: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r#"\{%[-+]?\s*(?:include|import|from|extends)\s+(?:"([^"]*)"|'([^']*)')"#).ok()
+});
+
 /// The name under which an error speaks of a text that is not a named template.
 const INLINE: &str = "text";
 
@@ -140,11 +148,48 @@ impl Templates {
         Ok(sorted(self.inline(text)?.undeclared_variables(true)))
     }
 
+    /// What a template and those it includes refer to, by template: [`Self::undeclared_variables`].
+    pub fn references(&self, name: &str) -> BTreeMap<String, Vec<String>> {
+        let mut found = BTreeMap::new();
+        let mut open = vec![name.to_owned()];
+        while let Some(name) = open.pop() {
+            if !found.contains_key(&name) {
+                if let Ok(template) = self.template(&name) {
+                    open.extend(includes(template.source()).into_iter().map(str::to_owned));
+                }
+                found.insert(name.clone(), self.undeclared_variables(&name));
+            }
+        }
+        found
+    }
+
+    /// Whether a template, or one it includes, refers to a value: `findings`, or a part of it.
+    pub fn shows(&self, name: &str, value: &str) -> bool {
+        let root = |reference: &String| reference.split('.').next() == Some(value);
+        self.references(name).values().flatten().any(root)
+    }
+
+    pub(super) fn template(
+        &self,
+        name: &str,
+    ) -> Result<minijinja::Template<'_, '_>, minijinja::Error> {
+        self.environment.get_template(name)
+    }
+
     fn inline<'a>(&'a self, text: &'a str) -> Result<minijinja::Template<'a, 'a>, TemplateError> {
         self.environment
             .template_from_named_str(INLINE, text)
             .map_err(|error| mistake(&error, INLINE))
     }
+}
+
+/// The names of templates that a text includes, as far as they are written out.
+pub(crate) fn includes(text: &str) -> Vec<&str> {
+    let found = INCLUDES.iter().flat_map(|tag| tag.captures_iter(text));
+    found
+        .filter_map(|tag| tag.get(1).or_else(|| tag.get(2)))
+        .map(|name| name.as_str())
+        .collect()
 }
 
 fn sorted(names: std::collections::HashSet<String>) -> Vec<String> {
@@ -168,7 +213,7 @@ fn bounded(text: String, template: &str) -> Result<String, TemplateError> {
 }
 
 /// Says which template, which line and which expression; of an included template, that one.
-fn mistake(error: &Error, template: &str) -> TemplateError {
+pub(super) fn mistake(error: &Error, template: &str) -> TemplateError {
     let mut cause = error;
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {

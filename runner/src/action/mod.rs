@@ -1,5 +1,6 @@
 //! Actions: what a role does. Each kind is a file of its own; loops repeat them over a list.
 
 pub mod command;
+pub mod draft;
 pub mod prompt;
 mod work;

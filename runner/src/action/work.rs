@@ -11,6 +11,7 @@ use sopwith_crds::{
 
 use super::{
     command::{self, Rendered},
+    draft::{Draft, Told, joined},
     prompt::{ended, files_schema, named_files, repair, unfenced},
 };
 use crate::{
@@ -19,7 +20,7 @@ use crate::{
     gate::{mismatches, short},
     llm::{Ask, codec::ChatMessage},
     ownership::{others, refusal},
-    role,
+    trace::{SYSTEM, remembered},
 };
 
 /// Most repairs of an answer.
@@ -86,17 +87,13 @@ impl Engine {
             )
         })?;
         let context = self.context_of(spot);
-        let system = match &prompt.system {
-            Some(template) => self.templates.render(template, &context)?,
-            None => role::system(role),
+        let remembers = role.memory.is_some();
+        let messages = remembers.then(|| remembered(&self.record.messages, role));
+        let told = Told {
+            messages: &messages.unwrap_or_default(),
+            findings: spot.findings,
         };
-        let user = self.templates.render(&prompt.template, &context)?;
-        let shown = self
-            .templates
-            .undeclared_variables(&prompt.template)
-            .iter()
-            .any(|name| name == "findings");
-        let user = role::with_findings(user, spot.findings, shown);
+        let draft = Draft::new(&self.templates, prompt, role, &context, told)?;
         let schema = match (&prompt.schema, &prompt.writes.files) {
             (Some(name), _) => plan
                 .schemas
@@ -119,8 +116,8 @@ impl Engine {
                 .clone()
                 .unwrap_or_else(|| plan.options.model.clone()),
             messages: vec![
-                ChatMessage::new("system", system),
-                ChatMessage::new("user", user),
+                ChatMessage::new("system", joined(&draft.system)),
+                ChatMessage::new("user", joined(&draft.user)),
             ],
             temperature: role.temperature.as_ref().and_then(|text| text.parse().ok()),
             max_output: role.max_output_tokens,
@@ -135,22 +132,15 @@ impl Engine {
             .map(|(_, text)| text.as_str())
             .collect::<Vec<_>>()
             .join("\n");
-        let said: String = said.chars().take(MAX_SAID).collect();
+        let said = kept(&said);
         let mut wrote = Vec::new();
         for (path, text) in files {
             self.tree
                 .write(|tree| tree.write(&path, ended(&text).into(), false))?;
             wrote.push(path);
         }
-        let cause = format!("{}/{}", spot.step.name, spot.action);
-        self.say(
-            &role.name,
-            cause,
-            spot.attempt,
-            said,
-            wrote.clone(),
-            (used.input_tokens, used.output_tokens),
-        );
+        let tokens = (used.input_tokens, used.output_tokens);
+        self.acted(spot, &role.name, said, wrote.clone(), tokens);
         Ok((format!("{} wrote", role.name), wrote))
     }
 
@@ -269,15 +259,7 @@ impl Engine {
         let text = ended(&self.templates.render(&render.template, &context)?);
         self.tree
             .write(|tree| tree.write(&path, text.into(), false))?;
-        let cause = format!("{}/{}", spot.step.name, spot.action);
-        self.say(
-            "sopwith",
-            cause,
-            spot.attempt,
-            String::new(),
-            vec![path.clone()],
-            (0, 0),
-        );
+        self.acted(spot, SYSTEM, String::new(), vec![path.clone()], (0, 0));
         Ok(("rendered".to_owned(), vec![path]))
     }
 
@@ -304,15 +286,7 @@ impl Engine {
         if !left.is_empty() {
             message = format!("{message}; stayed behind: {}", left.join(", "));
         }
-        let cause = format!("{}/{}", spot.step.name, spot.action);
-        self.say(
-            "sopwith",
-            cause,
-            spot.attempt,
-            message.clone(),
-            wrote.clone(),
-            (0, 0),
-        );
+        self.acted(spot, SYSTEM, message.clone(), wrote.clone(), (0, 0));
         Ok((message, wrote))
     }
 
@@ -324,4 +298,17 @@ impl Engine {
             .collect();
         Ok(Rendered::new(command, argv?)?)
     }
+}
+
+/// As much of an answer as the trace keeps.
+fn kept(said: &str) -> String {
+    let length = said.chars().count();
+    if length <= MAX_SAID {
+        return said.to_owned();
+    }
+    let kept: String = said.chars().take(MAX_SAID).collect();
+    format!(
+        "{kept}\n[… {} characters more in what it wrote]",
+        length - MAX_SAID
+    )
 }

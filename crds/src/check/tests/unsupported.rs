@@ -31,7 +31,6 @@ fn of_a_run_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) {
     "roles: [{name: r, reactMode: Free}]",
     "spec.roles[r].reactMode: Free is"
 )]
-#[case("roles: [{name: r, memory: {window: 3}}]", "spec.roles[r].memory: is")]
 #[case("roles: [{name: r, tools: [t]}]", "spec.roles[r].tools: is")]
 #[case("roles: [{name: r, maxTurns: 2}]", "spec.roles[r].maxTurns: is")]
 #[case(
@@ -119,9 +118,48 @@ fn of_a_policy_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) 
 
 #[test]
 fn what_is_supported_is_not_refused() {
-    let run = "sopRef: {name: s}\nideaFrom: {configMapKeyRef: {name: c, key: k}}\ninputs: [{name: i, configMapKeyRef: {name: c, key: k}}]\nsuspend: true\ncancel: false\nttlSecondsAfterFinished: 1\nstartDeadlineSeconds: 1\ndeadlineSeconds: 1\nrequestedBy: me\nchangeRef: C1\nlongTermMemory: false\nincremental: false\nmaxAutoSummarizeCode: 0\nenvironment: staging\npromptSchema: json\nproject: {source: {run: r}}\nrunner: {nodeSelector: {a: b}}\n";
-    let sop = "templatesFrom: [{configMap: c}]\nroles: [{name: r, reactMode: ByOrder}]\nsteps: [{name: a, onStuck: Alert, outputs: [{name: o, path: p, freeze: true}], gates: [{name: g, kind: expression, expression: 'true', exhausted: Ask, onFailure: [{action: Retry, workspace: keep}, {action: Ask}]}, {name: h, kind: approval}]}]\n";
-    let policy = "approvals: {count: 2}\nllm: [{name: e, provider: openai, idleTimeoutSeconds: 3, models: []}]\nbudgets: {tokensPerDay: 1, costPerDay: '1', tokensPerRun: 1, costPerRun: '1', onExhausted: Fail}\nconcurrency: {llmRequests: 2}\nobservability: {required: false}\npod: {runtimeClassName: gvisor}\n";
+    let run = "
+sopRef: {name: s}
+ideaFrom: {configMapKeyRef: {name: c, key: k}}
+inputs: [{name: i, configMapKeyRef: {name: c, key: k}}]
+suspend: true
+cancel: false
+ttlSecondsAfterFinished: 1
+startDeadlineSeconds: 1
+deadlineSeconds: 1
+requestedBy: me
+changeRef: C1
+longTermMemory: false
+incremental: false
+maxAutoSummarizeCode: 0
+environment: staging
+promptSchema: json
+project: {source: {run: r}}
+runner: {nodeSelector: {a: b}}
+";
+    let sop = "
+templatesFrom: [{configMap: c}]
+roles: [{name: r, reactMode: ByOrder, memory: {window: 3}}]
+steps:
+- name: a
+  onStuck: Alert
+  outputs: [{name: o, path: p, freeze: true}]
+  gates:
+  - name: g
+    kind: expression
+    expression: 'true'
+    exhausted: Ask
+    onFailure: [{action: Retry, workspace: keep}, {action: Ask}]
+  - {name: h, kind: approval}
+";
+    let policy = "
+approvals: {count: 2}
+llm: [{name: e, provider: openai, idleTimeoutSeconds: 3, models: []}]
+budgets: {tokensPerDay: 1, costPerDay: '1', tokensPerRun: 1, costPerRun: '1', onExhausted: Fail}
+concurrency: {llmRequests: 2}
+observability: {required: false}
+pod: {runtimeClassName: gvisor}
+";
     let found = super::super::not_supported_yet(&yaml(run), &yaml(sop), &yaml(policy));
     assert_eq!(told(&found), [""; 0]);
 }

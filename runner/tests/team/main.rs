@@ -1,0 +1,11 @@
+//! What roles know and how they are asked, on whole runs on this machine.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a test fails by panicking"
+)]
+
+mod messages;
+mod play;
