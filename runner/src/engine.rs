@@ -16,7 +16,7 @@ use sopwith_crds::{
         plan::RunPlan,
         report::{Next, Outcome, StepEnd, What},
     },
-    language::Templates,
+    language::{Since, Templates},
     sop_definition::Step,
     status::{Failure, FailureReason, Usage, Verdict},
 };
@@ -30,10 +30,11 @@ use crate::{
     gate::{Said, approval::answer},
     llm::Llm,
     report::{Reporter, Stop},
-    snapshot::{Blobs, Record},
+    snapshot::{Beginning, Blobs, Record, SnapshotError},
     sop::{Decision, Happened, State, Wait, Way, apply, next, way},
     trace::remembered,
     trail::Entry,
+    tree::Tree,
 };
 
 /// What a launch works with.
@@ -107,14 +108,14 @@ impl Engine {
         let mut record = Record::default();
         record.machine.state = State::new(&plan);
         if let Some(digest) = &resume {
-            let loaded = blobs.load(digest, &plan_digest).await;
-            let (files, before) =
-                loaded.map_err(|error| failed(FailureReason::Internal, error.to_string()))?;
-            tree.write(|tree| *tree = files);
-            record = before;
+            let loaded = restored(&mut blobs, digest, &plan_digest, &tree).await;
+            record = loaded.map_err(|error| failed(FailureReason::Internal, error.to_string()))?;
         } else if let Some(base) = base {
             tree.write(|tree| *tree = base.tree.clone());
             record.baseline = Some(blobs.add_base(base));
+        }
+        if let Some(baseline) = &record.baseline {
+            tree.remember(Since::Run, baseline.tree.clone());
         }
         // A round that began in an earlier launch was told then.
         let round_told = if resume.is_some() {
@@ -213,11 +214,29 @@ impl Engine {
             self.round_told = round;
             self.pending.push(What::RoundStarted { round });
         }
+        self.begin(step, round);
         self.pending.push(What::StepStarted {
             step: step.name.clone(),
             attempt,
         });
         self.work_on(step, attempt, &findings, None).await
+    }
+
+    /// Notes what the project is at the beginning of an attempt.
+    fn begin(&mut self, step: &Step, round: u32) {
+        let machine = &mut self.record.machine;
+        let beginning = Beginning::again(
+            machine.beginning.as_ref(),
+            &step.name,
+            round,
+            self.snapshot.clone(),
+        );
+        let now = self.tree.read(Clone::clone);
+        if beginning.first == beginning.last {
+            self.tree.remember(Since::Step, now.clone());
+        }
+        self.tree.remember(Since::Attempt, now);
+        machine.beginning = Some(beginning);
     }
 
     /// Takes an attempt up again that a person has decided on.
@@ -445,6 +464,30 @@ impl Engine {
         }
         context
     }
+}
+
+/// Fills the tree, and what it is compared with, from a snapshot; gives the rest of it.
+async fn restored(
+    blobs: &mut Blobs,
+    snapshot: &Digest,
+    plan: &Digest,
+    tree: &SharedTree,
+) -> Result<Record, SnapshotError> {
+    let (files, record) = blobs.load(snapshot, plan).await?;
+    if let Some(beginning) = &record.machine.beginning {
+        for (since, at) in [
+            (Since::Step, &beginning.first),
+            (Since::Attempt, &beginning.last),
+        ] {
+            let earlier = match at {
+                Some(digest) => blobs.earlier(digest, &files).await?,
+                None => Tree::default(),
+            };
+            tree.remember(since, earlier);
+        }
+    }
+    tree.write(|tree| *tree = files);
+    Ok(record)
 }
 
 /// What was used between two looks at the books.

@@ -1,6 +1,6 @@
 //! The Sopwith runner: executes a run plan inside its pod.
 //!
-//! Deciding: [`sop`], [`trail`], [`role`], [`trace`], [`gate`], [`measures`], [`ownership`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
+//! Deciding: [`sop`], [`trail`], [`role`], [`trace`], [`gate`], [`measures`], [`ownership`], [`changes`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
 //! [`workbench`].
 
@@ -8,6 +8,7 @@ pub mod action;
 pub mod attempt;
 pub mod base;
 pub mod cassette;
+pub mod changes;
 pub mod context;
 pub mod ending;
 pub mod engine;

@@ -66,6 +66,41 @@ pub struct Machine {
     /// Files of the project that programs in a workbench wrote last.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub by_programs: BTreeSet<String>,
+    /// Where the step at work, or the last one, began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beginning: Option<Beginning>,
+}
+
+/// Where a step began: what it changed is told against the trees of these snapshots.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// The step.
+    pub step: String,
+    /// The round in which it began.
+    pub round: u32,
+    /// The snapshot at the beginning of its first attempt in that round; none at the beginning of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Digest>,
+    /// The snapshot at the beginning of its last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Digest>,
+}
+
+impl Beginning {
+    /// The same after another attempt began in a round at a snapshot.
+    #[must_use]
+    pub fn again(before: Option<&Self>, step: &str, round: u32, at: Option<Digest>) -> Self {
+        let first = match before {
+            Some(before) if before.step == step && before.round == round => before.first.clone(),
+            _ => at.clone(),
+        };
+        Self {
+            step: step.to_owned(),
+            round,
+            first,
+            last: at,
+        }
+    }
 }
 
 /// A file that later steps may not change.
@@ -261,6 +296,13 @@ impl Blobs {
                 gates: snapshot.gates,
             },
         ))
+    }
+
+    /// The tree of an earlier snapshot of the same run. What is the same in `known` is not fetched again.
+    pub async fn earlier(&self, digest: &Digest, known: &Tree) -> Result<Tree, SnapshotError> {
+        let snapshot = read(&self.gateway, digest).await?;
+        let tree = files(&self.gateway, &snapshot.tree, known).await;
+        tree.map_err(|error| error.of(digest))
     }
 
     /// The project that the run began with; what it left as it was is taken from the tree.

@@ -21,10 +21,11 @@ const OPTIONS: [&str; 8] = [
 const ROLE: [&str; 4] = ["constraints", "goal", "name", "profile"];
 const ARTIFACT: [&str; 4] = ["exists", "json", "paths", "text"];
 /// Functions of templates, and names that the language itself gives.
-const TEMPLATE_GLOBALS: [&str; 11] = [
+const TEMPLATE_GLOBALS: [&str; 12] = [
     "caller",
     "debug",
     "dict",
+    "diff",
     "file",
     "glob",
     "kwargs",

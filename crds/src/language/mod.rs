@@ -23,8 +23,10 @@
 //!
 //! Expressions have CEL's operators, macros (`has`, `all`, `exists`, `exists_one`, `map`, `filter`) and functions,
 //! and of its extensions those on strings (`split`, `join`, `trim`, `lowerAscii` …) and lists (`sort`, `distinct`,
-//! `flatten`, `slice`); lists of numbers have `last()` and `falls()`: whether the last is lower than the one before, or 0. The keys of a map come in no order: sort what goes over them. Templates have minijinja's
-//! filters and tests, `json`, and the functions `file(path)` and `glob(pattern)` over the project.
+//! `flatten`, `slice`); lists of numbers have `last()` and `falls()`: whether the last is lower than the one before, or 0.
+//! The keys of a map come in no order: sort what goes over them. Templates have minijinja's filters and tests, `json`, and the
+//! functions `file(path)`, `glob(pattern)` and `diff(since)` over the project. `diff()` is what changed since the step began in
+//! this round, as a unified diff; `diff("attempt")` since its present attempt began, `diff("run")` since the run did.
 //!
 //! `path` and `glob` of an artifact are known before anything runs: they see `layout`, `parameters`,
 //! `project`, `options` and `inputs` only.
@@ -38,7 +40,7 @@ mod template;
 pub use expression::{Expression, ExpressionError, MAX_EXPRESSION_BYTES};
 pub use parts::Part;
 pub(crate) use template::includes;
-pub use template::{Files, NoFiles, TemplateError, Templates};
+pub use template::{Files, NoFiles, Since, TemplateError, Templates};
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use regex::Regex;
 use serde_json::Value as Json;
 use std::{
     collections::BTreeMap,
+    str::FromStr,
     sync::{Arc, LazyLock},
 };
 
@@ -33,12 +34,41 @@ pub struct TemplateError {
     pub message: String,
 }
 
-/// The files that templates see through `file(path)` and `glob(pattern)`.
+/// Since when `diff()` tells what changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Since {
+    /// The step began, in this round.
+    #[default]
+    Step,
+    /// The present attempt of the step began.
+    Attempt,
+    /// The run began.
+    Run,
+}
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "step" => Ok(Self::Step),
+            "attempt" => Ok(Self::Attempt),
+            "run" => Ok(Self::Run),
+            other => Err(format!(
+                "diff(\"{other}\") is not known; use diff(\"step\"), diff(\"attempt\") or diff(\"run\")"
+            )),
+        }
+    }
+}
+
+/// The files that templates see through `file(path)`, `glob(pattern)` and `diff(since)`.
 pub trait Files: Send + Sync + 'static {
     /// The text of a file; `None` where it is not there or not text.
     fn file(&self, path: &str) -> Option<String>;
     /// The paths that match a pattern, sorted.
     fn glob(&self, pattern: &str) -> Vec<String>;
+    /// What changed, as a unified diff; empty where nothing did.
+    fn diff(&self, since: Since) -> String;
 }
 
 /// No files at all.
@@ -51,6 +81,9 @@ impl Files for NoFiles {
     }
     fn glob(&self, _: &str) -> Vec<String> {
         Vec::new()
+    }
+    fn diff(&self, _: Since) -> String {
+        String::new()
     }
 }
 
@@ -94,7 +127,7 @@ impl Templates {
     #[must_use]
     pub fn with_files(mut self, files: impl Files) -> Self {
         let files = Arc::new(files);
-        let of_glob = Arc::clone(&files);
+        let (of_glob, of_diff) = (Arc::clone(&files), Arc::clone(&files));
         self.environment.add_function("file", move |path: &str| {
             files.file(path).ok_or_else(|| {
                 Error::new(
@@ -105,6 +138,13 @@ impl Templates {
         });
         self.environment
             .add_function("glob", move |pattern: &str| of_glob.glob(pattern));
+        self.environment
+            .add_function("diff", move |since: Option<&str>| {
+                let since = since.map_or(Ok(Since::default()), str::parse);
+                let since: Since =
+                    since.map_err(|why| Error::new(ErrorKind::InvalidOperation, why))?;
+                Ok::<_, Error>(of_diff.diff(since))
+            });
         self
     }
 
