@@ -105,16 +105,15 @@ impl Draft {
     }
 }
 
-/// The text of parts.
-pub fn joined(parts: &[Part]) -> String {
-    parts.iter().map(|part| part.text.as_str()).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use k8s_openapi::jiff::Timestamp;
     use serde_json::json;
+
+    fn joined(parts: &[Part]) -> String {
+        parts.iter().map(|part| part.text.as_str()).collect()
+    }
 
     fn message(number: u64, cause: &str, content: &str, wrote: &[&str]) -> Message {
         Message {

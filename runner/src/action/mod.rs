@@ -2,5 +2,6 @@
 
 pub mod command;
 pub mod draft;
+pub mod fit;
 pub mod prompt;
 mod work;

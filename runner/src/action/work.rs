@@ -11,14 +11,14 @@ use sopwith_crds::{
 
 use super::{
     command::{self, Rendered},
-    draft::{Draft, Told, joined},
+    draft::{Draft, Told},
     prompt::{ended, files_schema, named_files, repair, unfenced},
 };
 use crate::{
     attempt::{Spot, Stopped},
     engine::{Engine, since},
     gate::{mismatches, short},
-    llm::{Ask, codec::ChatMessage},
+    llm::{Ask, LlmError, codec::ChatMessage, window::Window},
     ownership::{others, refusal},
     trace::{SYSTEM, remembered},
 };
@@ -115,17 +115,15 @@ impl Engine {
                 .model
                 .clone()
                 .unwrap_or_else(|| plan.options.model.clone()),
-            messages: vec![
-                ChatMessage::new("system", joined(&draft.system)),
-                ChatMessage::new("user", joined(&draft.user)),
-            ],
+            messages: Vec::new(),
             temperature: role.temperature.as_ref().and_then(|text| text.parse().ok()),
             max_output: role.max_output_tokens,
             schema,
             continues: false,
         };
         let before = self.llm.used();
-        let files = self.answered(&mut ask, prompt, &context).await?;
+        let shortened = self.fit(&mut ask, &draft, &[])?;
+        let files = self.answered(&mut ask, &draft, prompt, &context).await?;
         let used = since(&before, &self.llm.used());
         let said = files
             .iter()
@@ -141,19 +139,52 @@ impl Engine {
         }
         let tokens = (used.input_tokens, used.output_tokens);
         self.acted(spot, &role.name, said, wrote.clone(), tokens);
-        Ok((format!("{} wrote", role.name), wrote))
+        let short = if shortened.is_empty() {
+            String::new()
+        } else {
+            format!(" (shortened for its window: {})", shortened.join(", "))
+        };
+        Ok((format!("{} wrote{short}", role.name), wrote))
+    }
+
+    /// Puts a question that fits into its model's window, with what was said since; gives the values that were shortened.
+    fn fit(
+        &self,
+        ask: &mut Ask,
+        draft: &Draft,
+        since: &[ChatMessage],
+    ) -> Result<Vec<String>, Stopped> {
+        // Without such a model, the question fails for that.
+        let window = self.llm.window(&ask.model, ask.max_output);
+        let window = window.unwrap_or_else(|| Window::endless(&ask.model));
+        let schema = ask
+            .schema
+            .iter()
+            .map(|(_, schema)| schema.to_string().len());
+        let said = since.iter().map(|message| message.content.len());
+        let fitted = draft
+            .fitted(&window, schema.chain(said).sum())
+            .map_err(|why| LlmError::TooLong(format!("{}: {why}", ask.key)))?;
+        if !fitted.shortened.is_empty() {
+            tracing::warn!(key = %ask.key, %window, values = ?fitted.shortened, "values were shortened to fit");
+        }
+        ask.messages = fitted.messages;
+        ask.messages.extend_from_slice(since);
+        Ok(fitted.shortened)
     }
 
     /// Asks until the answer is what was asked for; gives paths and texts.
     async fn answered(
         &self,
         ask: &mut Ask,
+        draft: &Draft,
         prompt: &Prompt,
         context: &Value,
-    ) -> Result<Vec<(String, String)>, Stopped> {
+    ) -> Result<Files, Stopped> {
         let reporter = self.reporter.clone();
         let report = move |what: What| reporter.record([what]);
         let mut repairs = 0;
+        let mut since = Vec::new();
         loop {
             let answer = self.llm.ask(ask, &report).await?;
             let problems = match self.placed(&answer, ask, prompt, context)? {
@@ -170,9 +201,9 @@ impl Engine {
             }
             repairs += 1;
             ask.key.turn += 1;
-            ask.messages.push(ChatMessage::new("assistant", answer));
-            ask.messages
-                .push(ChatMessage::new("user", repair(&problems)));
+            since.push(ChatMessage::new("assistant", answer));
+            since.push(ChatMessage::new("user", repair(&problems)));
+            self.fit(ask, draft, &since)?;
         }
     }
 

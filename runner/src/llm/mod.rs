@@ -11,6 +11,7 @@ pub mod replay;
 pub mod retry_after;
 pub mod transport;
 mod whole;
+pub mod window;
 
 use std::{
     sync::{Mutex, MutexGuard, PoisonError},

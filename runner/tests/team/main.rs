@@ -10,3 +10,4 @@
 mod changes;
 mod messages;
 mod play;
+mod window;

@@ -55,6 +55,13 @@ impl Play {
         }
     }
 
+    /// Says more about the model.
+    pub(crate) fn model(&mut self, fields: &str) {
+        self.policy = self
+            .policy
+            .replace("{name: gpt, ", &format!("{{name: gpt, {fields}"));
+    }
+
     pub(crate) fn plan(&self) -> RunPlan {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| -> PathBuf {
