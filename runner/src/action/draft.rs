@@ -2,7 +2,7 @@
 //! Pure.
 //!
 //! What stays the same from one request to the next comes first, so that providers find it in their caches: the system
-//! message, the template, then what its author left to Sopwith: messages, findings.
+//! message, the template, then what its author left to Sopwith: the form of the answer, messages, findings.
 
 use serde_json::Value;
 use sopwith_crds::{
@@ -14,8 +14,10 @@ use sopwith_crds::{
 use crate::role;
 
 /// What a role is told where its template does not show it itself.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Told<'a> {
+    /// In which form it has to answer, where the protocol does not say it.
+    pub form: Option<String>,
     /// What its memory holds, oldest first; nothing where it has none.
     pub messages: &'a [&'a Message],
     /// What the attempt has to mend.
@@ -38,7 +40,7 @@ impl Draft {
         prompt: &Prompt,
         role: &Role,
         context: &Value,
-        told: Told<'_>,
+        told: &Told<'_>,
     ) -> Result<Self, TemplateError> {
         let system = match &prompt.system {
             Some(template) => templates.render_parts(template, context)?,
@@ -48,6 +50,9 @@ impl Draft {
             system,
             user: templates.render_parts(&prompt.template, context)?,
         };
+        if let Some(words) = &told.form {
+            draft.begin(words);
+        }
         let texts = || std::iter::once(&prompt.template).chain(&prompt.system);
         let shows = |value: &str| texts().any(|template| templates.shows(template, value));
         if !shows("messages") {
@@ -124,6 +129,7 @@ mod tests {
             cause: cause.into(),
             attempt: 1,
             item: (number == 2).then(|| "a.py".to_owned()),
+            verdict: None,
             content: content.into(),
             wrote: wrote.iter().map(|path| (*path).to_owned()).collect(),
             input_tokens: 0,
@@ -157,11 +163,12 @@ mod tests {
             ..Role::default()
         };
         let told = Told {
+            form: Some("Answer so.".to_owned()),
             messages: &messages.iter().collect::<Vec<_>>(),
             findings,
         };
         let templates = Templates::new(&texts.collect()).unwrap();
-        let draft = Draft::new(&templates, &prompt, &role, &context, told).unwrap();
+        let draft = Draft::new(&templates, &prompt, &role, &context, &told).unwrap();
         (joined(&draft.system), joined(&draft.user))
     }
 
@@ -171,7 +178,7 @@ mod tests {
         assert_eq!(system, "You are engineer.");
         assert_eq!(
             user,
-            "Write a game.\n\nWhat you were told, oldest first:\n\n[architect in design/draft]\nwrote docs/design.md\na design\n\n\
+            "Write a game.\n\nAnswer so.\n\nWhat you were told, oldest first:\n\n[architect in design/draft]\nwrote docs/design.md\na design\n\n\
              [architect in code/write a.py]\nwrote a.py\n\n[architect in code/tests]\ncommand/tests Failed: 1 failed\nt fails"
         );
     }

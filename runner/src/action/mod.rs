@@ -3,5 +3,7 @@
 pub mod command;
 pub mod draft;
 pub mod fit;
+pub mod form;
+pub mod markdown;
 pub mod prompt;
 mod work;

@@ -12,12 +12,13 @@ use sopwith_crds::{
 use super::{
     command::{self, Rendered},
     draft::{Draft, Told},
-    prompt::{ended, files_schema, named_files, repair, unfenced},
+    form::Form,
+    prompt::{ended, named_files, repair},
 };
 use crate::{
     attempt::{Spot, Stopped},
     engine::{Engine, since},
-    gate::{mismatches, short},
+    gate::short,
     llm::{Ask, LlmError, codec::ChatMessage, window::Window},
     ownership::{others, refusal},
     trace::{SYSTEM, remembered},
@@ -89,19 +90,13 @@ impl Engine {
         let context = self.context_of(spot);
         let remembers = role.memory.is_some();
         let messages = remembers.then(|| remembered(&self.record.messages, role));
+        let form = Form::of(&plan, prompt);
         let told = Told {
+            form: form.words(),
             messages: &messages.unwrap_or_default(),
             findings: spot.findings,
         };
-        let draft = Draft::new(&self.templates, prompt, role, &context, told)?;
-        let schema = match (&prompt.schema, &prompt.writes.files) {
-            (Some(name), _) => plan
-                .schemas
-                .get(name)
-                .map(|schema| (name.clone(), schema.clone())),
-            (None, Some(_)) => Some(("files".to_owned(), files_schema())),
-            (None, None) => None,
-        };
+        let draft = Draft::new(&self.templates, prompt, role, &context, &told)?;
         let mut ask = Ask {
             key: Key {
                 step: spot.step.name.clone(),
@@ -118,12 +113,14 @@ impl Engine {
             messages: Vec::new(),
             temperature: role.temperature.as_ref().and_then(|text| text.parse().ok()),
             max_output: role.max_output_tokens,
-            schema,
+            schema: form.schema(),
             continues: false,
         };
         let before = self.llm.used();
         let shortened = self.fit(&mut ask, &draft, &[])?;
-        let files = self.answered(&mut ask, &draft, prompt, &context).await?;
+        let files = self
+            .answered(&mut ask, (&draft, &form), prompt, &context)
+            .await?;
         let used = since(&before, &self.llm.used());
         let said = files
             .iter()
@@ -177,7 +174,7 @@ impl Engine {
     async fn answered(
         &self,
         ask: &mut Ask,
-        draft: &Draft,
+        (draft, form): (&Draft, &Form),
         prompt: &Prompt,
         context: &Value,
     ) -> Result<Files, Stopped> {
@@ -187,7 +184,11 @@ impl Engine {
         let mut since = Vec::new();
         loop {
             let answer = self.llm.ask(ask, &report).await?;
-            let problems = match self.placed(&answer, ask, prompt, context)? {
+            let placed = match form.read(&answer) {
+                Ok(text) => self.placed(&text, ask, prompt, context)?,
+                Err(problems) => Err(problems),
+            };
+            let problems = match placed {
                 Ok(files) => return Ok(files),
                 Err(problems) => problems,
             };
@@ -207,29 +208,15 @@ impl Engine {
         }
     }
 
-    /// Where an answer goes, or what is wrong with it and the model is told. The outer error fails the run.
+    /// Where what an answer says goes, or what is wrong with that and the model is told. The outer error fails the run.
     fn placed(
         &self,
-        answer: &str,
+        text: &str,
         ask: &Ask,
         prompt: &Prompt,
         context: &Value,
     ) -> Result<Result<Files, Vec<String>>, Stopped> {
-        if answer.trim().is_empty() {
-            return Ok(Err(vec!["it is empty".to_owned()]));
-        }
         let writes = &prompt.writes;
-        let text = if ask.schema.is_some() || writes.path.is_some() {
-            unfenced(answer)
-        } else {
-            answer
-        };
-        if let Some((_, schema)) = &ask.schema {
-            let problems = mismatches(schema, text);
-            if !problems.is_empty() {
-                return Ok(Err(problems));
-            }
-        }
         if let Some(patterns) = &writes.files {
             let patterns: Result<Vec<String>, _> = patterns
                 .iter()

@@ -8,6 +8,7 @@
 )]
 
 mod changes;
+mod markdown;
 mod messages;
 mod play;
 mod window;

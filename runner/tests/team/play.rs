@@ -55,6 +55,11 @@ impl Play {
         }
     }
 
+    /// Sets an option of the run.
+    pub(crate) fn option(&mut self, line: &str) {
+        self.run.extend(["  ", line, "\n"]);
+    }
+
     /// Says more about the model.
     pub(crate) fn model(&mut self, fields: &str) {
         self.policy = self

@@ -13,7 +13,6 @@ const RUN: &str = "sopRef: {name: s}\nidea: x\n";
 #[case("project: {deliver: {git: {branch: b}}}", "spec.project.deliver: is")]
 #[case("recoverFrom: {run: r}", "spec.recoverFrom: is")]
 #[case("runner: {queueName: q}", "spec.runner.queueName: is")]
-#[case("promptSchema: markdown", "spec.promptSchema: markdown is")]
 fn of_a_run_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) {
     let found = super::super::not_supported_yet(
         &yaml(&format!("{RUN}{text}")),
@@ -133,7 +132,7 @@ longTermMemory: false
 incremental: false
 maxAutoSummarizeCode: 0
 environment: staging
-promptSchema: json
+promptSchema: markdown
 project: {source: {run: r}}
 runner: {nodeSelector: {a: b}}
 ";
