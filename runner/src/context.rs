@@ -14,7 +14,7 @@ use sopwith_crds::{
 
 use crate::{
     changes::diff,
-    trace::seen,
+    messages::seen,
     tree::{Tree, TreeError},
 };
 

@@ -29,10 +29,10 @@ use crate::{
     ending::End,
     gate::{Said, approval::answer},
     llm::Llm,
+    messages::remembered,
     report::{Reporter, Stop},
     snapshot::{Beginning, Blobs, Record, SnapshotError},
     sop::{Decision, Happened, State, Wait, Way, apply, next, way},
-    trace::remembered,
     trail::Entry,
     tree::Tree,
 };

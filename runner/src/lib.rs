@@ -1,6 +1,6 @@
 //! The Sopwith runner: executes a run plan inside its pod.
 //!
-//! Deciding: [`sop`], [`trail`], [`role`], [`trace`], [`gate`], [`measures`], [`ownership`], [`changes`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
+//! Deciding: [`sop`], [`trail`], [`role`], [`messages`], [`gate`], [`measures`], [`ownership`], [`changes`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
 //! [`workbench`].
 
@@ -19,13 +19,14 @@ pub mod inject;
 pub mod llm;
 pub mod local;
 pub mod measures;
+pub mod messages;
 pub mod ownership;
 pub mod report;
 pub mod role;
 pub mod run;
 pub mod snapshot;
 pub mod sop;
-pub mod trace;
+
 pub mod trail;
 pub mod tree;
 pub mod workbench;

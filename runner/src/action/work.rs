@@ -20,8 +20,8 @@ use crate::{
     engine::{Engine, since},
     gate::short,
     llm::{Ask, LlmError, codec::ChatMessage, window::Window},
+    messages::{SYSTEM, remembered},
     ownership::{others, refusal},
-    trace::{SYSTEM, remembered},
 };
 
 /// Most repairs of an answer.

@@ -19,8 +19,8 @@ use crate::{
     attempt::{Spot, Stopped, holds},
     engine::Engine,
     measures::{self, Taken},
+    messages::{self, SYSTEM, Said},
     sop::Fault,
-    trace::{self, SYSTEM, Said},
     trail::{Entry, Passage},
     tree::{Tree, TreeFile, entry},
 };
@@ -203,7 +203,7 @@ impl Engine {
         let failed = verdict == Verdict::Failed;
         let said = Said {
             sender: SYSTEM,
-            recipients: trace::judged(&self.plan, spot.step, gate, failed),
+            recipients: messages::judged(&self.plan, spot.step, gate, failed),
             source: &source,
             verdict: Some(verdict),
             content: said.trim_end().to_owned(),

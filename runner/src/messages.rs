@@ -1,4 +1,4 @@
-//! The run's trace: who says what to whom, and what a role remembers of it. Pure but for the engine's `say`.
+//! The run's messages: who says what to whom, and what a role remembers of it. Pure but for the engine's `say`.
 
 use std::collections::BTreeSet;
 
