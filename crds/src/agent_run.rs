@@ -123,7 +123,8 @@ pub struct AgentRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 128))]
     pub model: Option<String>,
-    /// The form in which models are asked to answer (MetaGPT: prompt_schema). Default: json.
+    /// The form in which models are asked to answer prompts that have a schema or name their files (MetaGPT: prompt_schema).
+    /// Default: json.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_schema: Option<PromptSchema>,
     /// Keeps facts across the runs of a project (MetaGPT: enable_longterm_memory). Default: false.
@@ -294,7 +295,8 @@ pub enum PromptSchema {
     /// JSON that is validated against a schema.
     #[default]
     Json,
-    /// Markdown with known headings.
+    /// Markdown with a heading for each property of the schema. It is read into the same JSON and validated against the
+    /// same schema.
     Markdown,
 }
 

@@ -162,7 +162,8 @@ pub struct Role {
     /// How it chooses among its actions. Default: ByOrder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub react_mode: Option<ReactMode>,
-    /// What it remembers.
+    /// What it remembers of the run. With it, prompts whose templates do not show `messages` themselves end with those that its
+    /// memory holds. Default: nothing is added.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Memory>,
     /// A model name or alias of the policy. Default: the run's model.
@@ -204,7 +205,9 @@ pub enum ReactMode {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]
 pub struct Memory {
-    /// How many of the newest messages addressed to it a prompt sees. Default: 5.
+    /// How many of the newest messages addressed to it a prompt sees, as `messages` (MetaGPT: memory of a role). A message is
+    /// addressed to the roles whose steps need the step it comes from or take its outputs, and to those that RACI names as
+    /// consulted or informed; what a gate found goes to who has to mend it. Default: 5.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0, max = 100))]
     pub window: Option<u32>,

@@ -1,29 +1,45 @@
 //! What expressions and templates see, as JSON. Pure but for the tree it reads.
 
-use std::sync::{Arc, PoisonError, RwLock};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use serde_json::{Map, Value, json};
 use sopwith_crds::{
-    contract::plan::RunPlan,
-    language::{Files, TemplateError, Templates},
+    contract::{plan::RunPlan, snapshot::Message},
+    language::{Files, Since, TemplateError, Templates},
     sop_definition::{Artifact, Role, Step},
 };
 
-use crate::tree::{Tree, TreeError};
+use crate::{
+    changes::diff,
+    messages::seen,
+    tree::{Tree, TreeError},
+};
 
-/// The project's tree as engine and templates share it.
+/// The project's tree as engine and templates share it, and what it was before.
 #[derive(Debug, Clone, Default)]
-pub struct SharedTree(Arc<RwLock<Tree>>);
+pub struct SharedTree {
+    now: Arc<RwLock<Tree>>,
+    before: Arc<RwLock<BTreeMap<Since, Tree>>>,
+}
 
 impl SharedTree {
     /// Looks at the tree.
     pub fn read<T>(&self, look: impl FnOnce(&Tree) -> T) -> T {
-        look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        look(&self.now.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Changes the tree.
     pub fn write<T>(&self, change: impl FnOnce(&mut Tree) -> T) -> T {
-        change(&mut self.0.write().unwrap_or_else(PoisonError::into_inner))
+        change(&mut self.now.write().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on, what changes is told against this tree; nothing is known before the first.
+    pub fn remember(&self, since: Since, tree: Tree) {
+        let mut before = self.before.write().unwrap_or_else(PoisonError::into_inner);
+        before.insert(since, tree);
     }
 }
 
@@ -37,6 +53,12 @@ impl Files for SharedTree {
 
     fn glob(&self, pattern: &str) -> Vec<String> {
         self.read(|tree| tree.glob(pattern)).unwrap_or_default()
+    }
+
+    fn diff(&self, since: Since) -> String {
+        let before = self.before.read().unwrap_or_else(PoisonError::into_inner);
+        let nothing = Tree::default();
+        self.read(|tree| diff(before.get(&since).unwrap_or(&nothing), tree))
     }
 }
 
@@ -127,6 +149,8 @@ pub struct Moment<'a> {
     pub attempt: u32,
     /// In a loop, the item and its name.
     pub item: Option<(&'a str, &'a Value)>,
+    /// What the role remembers, oldest first.
+    pub messages: Vec<&'a Message>,
 }
 
 /// Everything that holds at a moment. `places` are the artifacts that can be seen.
@@ -147,6 +171,7 @@ pub fn at(plan: &RunPlan, places: &[Place], tree: &Tree, moment: &Moment<'_>) ->
         .collect();
     object.insert("artifacts".into(), Value::Object(artifacts));
     object.insert("findings".into(), json!(moment.findings));
+    object.insert("messages".into(), seen(&moment.messages));
     object.insert("round".into(), json!(moment.round));
     object.insert("attempt".into(), json!(moment.attempt));
     if let Some((name, item)) = moment.item {

@@ -8,7 +8,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{
     agent_run,
     check::defaults,
@@ -16,9 +15,8 @@ use sopwith_crds::{
         Digest,
         plan::RunPlan,
         report::{Next, Outcome, StepEnd, What},
-        snapshot::Message,
     },
-    language::Templates,
+    language::{Since, Templates},
     sop_definition::Step,
     status::{Failure, FailureReason, Usage, Verdict},
 };
@@ -31,11 +29,13 @@ use crate::{
     ending::End,
     gate::{Said, approval::answer},
     llm::Llm,
+    messages::remembered,
     report::{Reporter, Stop},
-    snapshot::{Blobs, Record},
+    snapshot::{Beginning, Blobs, Record, SnapshotError},
     sop::{Decision, Happened, State, Wait, Way, apply, next, way},
     tool::Toolbox,
     trail::Entry,
+    tree::Tree,
 };
 
 /// What a launch works with.
@@ -113,15 +113,15 @@ impl Engine {
         let mut record = Record::default();
         record.machine.state = State::new(&plan);
         if let Some(digest) = &resume {
-            let loaded = blobs.load(digest, &plan_digest).await;
-            let (files, before) =
-                loaded.map_err(|error| failed(FailureReason::Internal, error.to_string()))?;
-            tree.write(|tree| *tree = files);
-            record = before;
+            let loaded = restored(&mut blobs, digest, &plan_digest, &tree).await;
+            record = loaded.map_err(|error| failed(FailureReason::Internal, error.to_string()))?;
             tools.limits.at_least(&record.machine.tool_calls);
         } else if let Some(base) = base {
             tree.write(|tree| *tree = base.tree.clone());
             record.baseline = Some(blobs.add_base(base));
+        }
+        if let Some(baseline) = &record.baseline {
+            tree.remember(Since::Run, baseline.tree.clone());
         }
         // A round that began in an earlier launch was told then.
         let round_told = if resume.is_some() {
@@ -221,11 +221,29 @@ impl Engine {
             self.round_told = round;
             self.pending.push(What::RoundStarted { round });
         }
+        self.begin(step, round);
         self.pending.push(What::StepStarted {
             step: step.name.clone(),
             attempt,
         });
         self.work_on(step, attempt, &findings, None).await
+    }
+
+    /// Notes what the project is at the beginning of an attempt.
+    fn begin(&mut self, step: &Step, round: u32) {
+        let machine = &mut self.record.machine;
+        let beginning = Beginning::again(
+            machine.beginning.as_ref(),
+            &step.name,
+            round,
+            self.snapshot.clone(),
+        );
+        let now = self.tree.read(Clone::clone);
+        if beginning.first == beginning.last {
+            self.tree.remember(Since::Step, now.clone());
+        }
+        self.tree.remember(Since::Attempt, now);
+        machine.beginning = Some(beginning);
     }
 
     /// Takes an attempt up again that a person has decided on.
@@ -442,6 +460,7 @@ impl Engine {
             round: self.state().round,
             attempt,
             item,
+            messages: role.map_or_else(Vec::new, |role| remembered(&self.record.messages, role)),
         };
         let mut context = self
             .tree
@@ -452,58 +471,30 @@ impl Engine {
         }
         context
     }
+}
 
-    /// Adds to the run's trace, behind the calls of tools that came before.
-    pub(crate) fn say(
-        &mut self,
-        sender: &str,
-        cause: String,
-        attempt: u32,
-        content: String,
-        wrote: Vec<String>,
-        tokens: (u64, u64),
-    ) {
-        self.say_calls();
-        self.trace(Message {
-            number: 0,
-            at: Timestamp::now(),
-            sender: sender.to_owned(),
-            recipients: Vec::new(),
-            cause,
-            attempt,
-            tool: None,
-            content,
-            wrote,
-            input_tokens: tokens.0,
-            output_tokens: tokens.1,
-        });
-    }
-
-    /// Adds the calls of tools that are not in the trace yet.
-    pub(crate) fn say_calls(&mut self) {
-        for record in self.tools.book.take() {
-            let machine = &mut self.record.machine;
-            machine.wrote(&record.wrote, record.by_program);
-            self.trace(Message {
-                number: 0,
-                at: record.at,
-                sender: record.sender,
-                recipients: Vec::new(),
-                cause: record.cause,
-                attempt: record.attempt,
-                tool: Some(record.tool),
-                content: record.content,
-                wrote: record.wrote,
-                input_tokens: 0,
-                output_tokens: 0,
-            });
+/// Fills the tree, and what it is compared with, from a snapshot; gives the rest of it.
+async fn restored(
+    blobs: &mut Blobs,
+    snapshot: &Digest,
+    plan: &Digest,
+    tree: &SharedTree,
+) -> Result<Record, SnapshotError> {
+    let (files, record) = blobs.load(snapshot, plan).await?;
+    if let Some(beginning) = &record.machine.beginning {
+        for (since, at) in [
+            (Since::Step, &beginning.first),
+            (Since::Attempt, &beginning.last),
+        ] {
+            let earlier = match at {
+                Some(digest) => blobs.earlier(digest, &files).await?,
+                None => Tree::default(),
+            };
+            tree.remember(since, earlier);
         }
     }
-
-    fn trace(&mut self, message: Message) {
-        let number = self.record.messages.len() as u64 + 1;
-        self.record.messages.push(Message { number, ..message });
-    }
+    tree.write(|tree| *tree = files);
+    Ok(record)
 }
 
 /// What was used between two looks at the books.

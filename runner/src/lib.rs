@@ -1,7 +1,7 @@
 //! The Sopwith runner: executes a run plan inside its pod.
 //!
-//! Deciding: [`sop`], [`trail`], [`role`], [`gate`], [`measures`], [`ownership`], [`context`], [`llm::budget`], [`llm::codec`],
-//! [`llm::replay`], [`tool::builtin`].
+//! Deciding: [`sop`], [`trail`], [`role`], [`messages`], [`gate`], [`measures`], [`ownership`], [`changes`], [`context`],
+//! [`llm::budget`], [`llm::codec`], [`llm::replay`], [`tool::builtin`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
 //! [`workbench`].
 
@@ -9,6 +9,7 @@ pub mod action;
 pub mod attempt;
 pub mod base;
 pub mod cassette;
+pub mod changes;
 pub mod context;
 pub mod ending;
 pub mod engine;
@@ -19,6 +20,7 @@ pub mod inject;
 pub mod llm;
 pub mod local;
 pub mod measures;
+pub mod messages;
 pub mod ownership;
 mod rate;
 pub mod report;

@@ -1,4 +1,4 @@
-//! What a role is told about itself, and about what went wrong before. Pure.
+//! What a role is told about itself. Pure.
 
 use sopwith_crds::sop_definition::Role;
 
@@ -17,17 +17,6 @@ pub fn system(role: &Role) -> String {
     lines.join("\n")
 }
 
-/// The user message with the findings of the last attempt behind it, where its template does not show them itself.
-pub fn with_findings(user: String, findings: &str, shown: bool) -> String {
-    if findings.is_empty() || shown {
-        return user;
-    }
-    format!(
-        "{}\n\nYour last attempt did not pass. What was found:\n{findings}",
-        user.trim_end()
-    )
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -42,15 +31,5 @@ mod tests {
         role.profile = Some("QA Engineer".into());
         role.goal = Some("find bugs".into());
         assert_eq!(system(&role), "You are QA Engineer.\nYour goal: find bugs");
-    }
-
-    #[test]
-    fn findings_are_told_once() {
-        assert_eq!(with_findings("do".into(), "", false), "do");
-        assert_eq!(with_findings("do".into(), "x", true), "do");
-        assert!(
-            with_findings("do\n".into(), "x fails", false)
-                .ends_with("did not pass. What was found:\nx fails")
-        );
     }
 }

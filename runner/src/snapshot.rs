@@ -69,6 +69,9 @@ pub struct Machine {
     /// Calls of each tool up to here, for what the policy allows in a run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tool_calls: BTreeMap<String, u32>,
+    /// Where the step at work, or the last one, began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub beginning: Option<Beginning>,
 }
 
 impl Machine {
@@ -80,6 +83,38 @@ impl Machine {
             } else {
                 self.by_programs.remove(path);
             }
+        }
+    }
+}
+
+/// Where a step began: what it changed is told against the trees of these snapshots.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Beginning {
+    /// The step.
+    pub step: String,
+    /// The round in which it began.
+    pub round: u32,
+    /// The snapshot at the beginning of its first attempt in that round; none at the beginning of the run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first: Option<Digest>,
+    /// The snapshot at the beginning of its last attempt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last: Option<Digest>,
+}
+
+impl Beginning {
+    /// The same after another attempt began in a round at a snapshot.
+    #[must_use]
+    pub fn again(before: Option<&Self>, step: &str, round: u32, at: Option<Digest>) -> Self {
+        let first = match before {
+            Some(before) if before.step == step && before.round == round => before.first.clone(),
+            _ => at.clone(),
+        };
+        Self {
+            step: step.to_owned(),
+            round,
+            first,
+            last: at,
         }
     }
 }
@@ -277,6 +312,13 @@ impl Blobs {
                 gates: snapshot.gates,
             },
         ))
+    }
+
+    /// The tree of an earlier snapshot of the same run. What is the same in `known` is not fetched again.
+    pub async fn earlier(&self, digest: &Digest, known: &Tree) -> Result<Tree, SnapshotError> {
+        let snapshot = read(&self.gateway, digest).await?;
+        let tree = files(&self.gateway, &snapshot.tree, known).await;
+        tree.map_err(|error| error.of(digest))
     }
 
     /// The project that the run began with; what it left as it was is taken from the tree.

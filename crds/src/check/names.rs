@@ -3,14 +3,10 @@
 use super::{defaults, order::ancestors, text::list};
 use crate::{
     SopDefinitionSpec,
-    language::Templates,
+    language::{Templates, includes},
     sop_definition::{Artifact, Step},
 };
-use regex::Regex;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::LazyLock,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 const OPTIONS: [&str; 8] = [
     "codeReview",
@@ -25,10 +21,11 @@ const OPTIONS: [&str; 8] = [
 const ROLE: [&str; 4] = ["constraints", "goal", "name", "profile"];
 const ARTIFACT: [&str; 4] = ["exists", "json", "paths", "text"];
 /// Functions of templates, and names that the language itself gives.
-const TEMPLATE_GLOBALS: [&str; 11] = [
+const TEMPLATE_GLOBALS: [&str; 12] = [
     "caller",
     "debug",
     "dict",
+    "diff",
     "file",
     "glob",
     "kwargs",
@@ -41,19 +38,16 @@ const TEMPLATE_GLOBALS: [&str; 11] = [
 /// Values that are known before anything runs.
 const PLACE_ROOTS: [&str; 5] = ["inputs", "layout", "options", "parameters", "project"];
 /// Values that are known wherever a step works.
-const STEP_ROOTS: [&str; 7] = [
+const STEP_ROOTS: [&str; 6] = [
     "artifacts",
     "attempt",
     "findings",
     "idea",
     "measures",
-    "role",
     "round",
 ];
-
-static INCLUDES: LazyLock<Option<Regex>> = LazyLock::new(|| {
-    Regex::new(r#"\{%[-+]?\s*(?:include|import|from|extends)\s+(?:"([^"]*)"|'([^']*)')"#).ok()
-});
+/// Values that are known where the step has a role.
+const ROLE_ROOTS: [&str; 2] = ["messages", "role"];
 
 /// What a procedure declares, looked up once.
 pub(super) struct Declared<'a> {
@@ -115,34 +109,9 @@ impl<'a> Declared<'a> {
 
     /// The names of templates that a template includes, as far as they are written out.
     pub(super) fn includes(&self, name: &str) -> Vec<&'a str> {
-        let Some(pattern) = INCLUDES.as_ref() else {
-            return Vec::new();
-        };
-        let Some(text) = self.texts.get(name) else {
-            return Vec::new();
-        };
-        pattern
-            .captures_iter(text)
-            .filter_map(|found| {
-                found
-                    .get(1)
-                    .or_else(|| found.get(2))
-                    .map(|name| name.as_str())
-            })
-            .collect()
-    }
-
-    /// What a template and those it includes refer to, by template.
-    pub(super) fn template_references(&self, name: &str) -> BTreeMap<String, Vec<String>> {
-        let mut found = BTreeMap::new();
-        let mut open = vec![name.to_owned()];
-        while let Some(name) = open.pop() {
-            if !found.contains_key(&name) {
-                open.extend(self.includes(&name).into_iter().map(str::to_owned));
-                found.insert(name.clone(), self.templates.undeclared_variables(&name));
-            }
-        }
-        found
+        self.texts
+            .get(name)
+            .map_or_else(Vec::new, |text| includes(text))
     }
 }
 
@@ -269,11 +238,8 @@ impl<'a> Scope<'a> {
     fn roots(&self) -> Vec<&'a str> {
         let mut roots = PLACE_ROOTS.to_vec();
         if let Some((_, step)) = self.step {
-            roots.extend(
-                STEP_ROOTS
-                    .iter()
-                    .filter(|root| **root != "role" || step.role.is_some()),
-            );
+            roots.extend(STEP_ROOTS);
+            roots.extend(ROLE_ROOTS.iter().filter(|_| step.role.is_some()));
         }
         roots.extend(self.item);
         if self.reports.is_some() {
@@ -287,7 +253,9 @@ impl<'a> Scope<'a> {
 
     fn unknown_root(&self, root: &str) -> String {
         let hint = match (root, self.step) {
-            ("role", Some((_, step))) => format!(" since step `{}` has no role", step.name),
+            ("role" | "messages", Some((_, step))) if step.role.is_none() => {
+                format!(" since step `{}` has no role", step.name)
+            }
             ("item", Some(_)) if self.item.is_none() => String::from(" outside of a loop"),
             ("exitCode" | "reports", _) => String::from(" outside of a gate that runs a command"),
             _ => String::new(),

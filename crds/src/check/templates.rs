@@ -100,7 +100,7 @@ pub(super) fn named(scope: &Scope<'_>, path: &str, name: &str, found: &mut Found
         }
         return;
     }
-    for (template, references) in declared.template_references(name) {
+    for (template, references) in declared.templates.references(name) {
         for reference in references {
             found.add_some(
                 path,

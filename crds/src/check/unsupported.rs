@@ -3,7 +3,6 @@
 use super::{Finding, Found};
 use crate::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
-    agent_run::PromptSchema,
     sop_definition::{Command, Gate, NetworkAccess, OnStuck, ReactMode, Step, Work, Workspace},
     tool_policy::{OnExhausted, ReplayMode},
 };
@@ -73,11 +72,6 @@ impl NotYet {
             .as_ref()
             .and_then(|runner| runner.queue_name.as_ref());
         self.refuse(queue.is_some(), "spec.runner.queueName", "");
-        self.refuse(
-            run.prompt_schema == Some(PromptSchema::Markdown),
-            "spec.promptSchema",
-            "markdown",
-        );
     }
 
     fn sop(&mut self, sop: &SopDefinitionSpec) {
@@ -88,7 +82,6 @@ impl NotYet {
                 format!("{path}.reactMode"),
                 "Free",
             );
-            self.refuse(role.memory.is_some(), format!("{path}.memory"), "");
         }
         for step in &sop.steps {
             self.step(step);

@@ -1,7 +1,7 @@
 //! Snapshots: from what a run can be resumed, and what `kubectl sop pull` fetches.
 
 use super::Digest;
-use crate::status::{GateStatus, Usage};
+use crate::status::{GateStatus, Usage, Verdict};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
@@ -108,9 +108,11 @@ pub struct Message {
     pub number: u64,
     /// When.
     pub at: Timestamp,
-    /// The role, or `sopwith` for gates and commands.
+    /// The role, or `sopwith` for gates, commands and rendered files.
     pub sender: String,
-    /// Roles it is addressed to; none: all.
+    /// Roles it is addressed to, in the order of the procedure. What an action returns goes to the roles of the steps that need
+    /// its step or take its outputs; a gate that failed to who has to mend it; both to whom RACI names as consulted or informed.
+    /// None: nobody, it is told to who reads the trace.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub recipients: Vec<String>,
     /// What caused it: `step/action` or `step/gate`.
@@ -121,6 +123,12 @@ pub struct Message {
     /// its result.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tool: Option<String>,
+    /// The item of a loop, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item: Option<String>,
+    /// Of a gate: how it judged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub verdict: Option<Verdict>,
     /// The text, where it is short.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub content: String,

@@ -14,6 +14,7 @@
 //! | `layout.NAME` | places of the project |
 //! | `artifacts.NAME.{exists, paths, text, json}` | inputs and outputs of the step: a boolean, a list of paths, and for an artifact of one file its text and, where it parses, the value of its JSON |
 //! | `findings` | what gates found at the previous attempt, a string, empty at the first |
+//! | `messages` | where the step has a role: the newest messages addressed to it, as many as its `memory.window` (5 where it has none), oldest first; each has `number`, `sender`, `cause` (`step/action` or `step/gate`), `attempt`, `item`, `content`, `wrote` |
 //! | `round`, `attempt` | integers counted from 1 |
 //! | `item` | in a loop: the item at hand, or under the name that `as` gives |
 //! | `reports.NAME.FIELD` | in gates: what the reports of commands say, see [`crate::sop_definition::ReportFormat`] |
@@ -22,19 +23,24 @@
 //!
 //! Expressions have CEL's operators, macros (`has`, `all`, `exists`, `exists_one`, `map`, `filter`) and functions,
 //! and of its extensions those on strings (`split`, `join`, `trim`, `lowerAscii` …) and lists (`sort`, `distinct`,
-//! `flatten`, `slice`); lists of numbers have `last()` and `falls()`: whether the last is lower than the one before, or 0. The keys of a map come in no order: sort what goes over them. Templates have minijinja's
-//! filters and tests, `json`, and the functions `file(path)` and `glob(pattern)` over the project.
+//! `flatten`, `slice`); lists of numbers have `last()` and `falls()`: whether the last is lower than the one before, or 0.
+//! The keys of a map come in no order: sort what goes over them. Templates have minijinja's filters and tests, `json`, and the
+//! functions `file(path)`, `glob(pattern)` and `diff(since)` over the project. `diff()` is what changed since the step began in
+//! this round, as a unified diff; `diff("attempt")` since its present attempt began, `diff("run")` since the run did.
 //!
 //! `path` and `glob` of an artifact are known before anything runs: they see `layout`, `parameters`,
 //! `project`, `options` and `inputs` only.
 
 mod expression;
 mod functions;
+mod parts;
 mod references;
 mod template;
 
 pub use expression::{Expression, ExpressionError, MAX_EXPRESSION_BYTES};
-pub use template::{Files, NoFiles, TemplateError, Templates};
+pub use parts::Part;
+pub(crate) use template::includes;
+pub use template::{Files, NoFiles, Since, TemplateError, Templates};
 
 #[cfg(test)]
 mod tests;

@@ -1,8 +1,13 @@
 //! Minijinja templates, strict about what is undefined and bounded in work and size.
 
 use minijinja::{Environment, Error, ErrorKind, UndefinedBehavior, value::Serde};
+use regex::Regex;
 use serde_json::Value as Json;
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    str::FromStr,
+    sync::{Arc, LazyLock},
+};
 
 /// Instructions, and blocks of 64 bytes made, that one rendering may use.
 const FUEL: u64 = 1_000_000;
@@ -10,6 +15,10 @@ const FUEL: u64 = 1_000_000;
 const MAX_OUTPUT_BYTES: usize = 1 << 20;
 /// How deep includes, macros and loops may nest (an include counts for 10).
 const MAX_RECURSION: usize = 120;
+static INCLUDES: LazyLock<Option<Regex>> = LazyLock::new(|| {
+    Regex::new(r#"\{%[-+]?\s*(?:include|import|from|extends)\s+(?:"([^"]*)"|'([^']*)')"#).ok()
+});
+
 /// The name under which an error speaks of a text that is not a named template.
 const INLINE: &str = "text";
 
@@ -25,12 +34,41 @@ pub struct TemplateError {
     pub message: String,
 }
 
-/// The files that templates see through `file(path)` and `glob(pattern)`.
+/// Since when `diff()` tells what changed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Since {
+    /// The step began, in this round.
+    #[default]
+    Step,
+    /// The present attempt of the step began.
+    Attempt,
+    /// The run began.
+    Run,
+}
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "step" => Ok(Self::Step),
+            "attempt" => Ok(Self::Attempt),
+            "run" => Ok(Self::Run),
+            other => Err(format!(
+                "diff(\"{other}\") is not known; use diff(\"step\"), diff(\"attempt\") or diff(\"run\")"
+            )),
+        }
+    }
+}
+
+/// The files that templates see through `file(path)`, `glob(pattern)` and `diff(since)`.
 pub trait Files: Send + Sync + 'static {
     /// The text of a file; `None` where it is not there or not text.
     fn file(&self, path: &str) -> Option<String>;
     /// The paths that match a pattern, sorted.
     fn glob(&self, pattern: &str) -> Vec<String>;
+    /// What changed, as a unified diff; empty where nothing did.
+    fn diff(&self, since: Since) -> String;
 }
 
 /// No files at all.
@@ -43,6 +81,9 @@ impl Files for NoFiles {
     }
     fn glob(&self, _: &str) -> Vec<String> {
         Vec::new()
+    }
+    fn diff(&self, _: Since) -> String {
+        String::new()
     }
 }
 
@@ -86,7 +127,7 @@ impl Templates {
     #[must_use]
     pub fn with_files(mut self, files: impl Files) -> Self {
         let files = Arc::new(files);
-        let of_glob = Arc::clone(&files);
+        let (of_glob, of_diff) = (Arc::clone(&files), Arc::clone(&files));
         self.environment.add_function("file", move |path: &str| {
             files.file(path).ok_or_else(|| {
                 Error::new(
@@ -97,6 +138,13 @@ impl Templates {
         });
         self.environment
             .add_function("glob", move |pattern: &str| of_glob.glob(pattern));
+        self.environment
+            .add_function("diff", move |since: Option<&str>| {
+                let since = since.map_or(Ok(Since::default()), str::parse);
+                let since: Since =
+                    since.map_err(|why| Error::new(ErrorKind::InvalidOperation, why))?;
+                Ok::<_, Error>(of_diff.diff(since))
+            });
         self
     }
 
@@ -140,11 +188,48 @@ impl Templates {
         Ok(sorted(self.inline(text)?.undeclared_variables(true)))
     }
 
+    /// What a template and those it includes refer to, by template: [`Self::undeclared_variables`].
+    pub fn references(&self, name: &str) -> BTreeMap<String, Vec<String>> {
+        let mut found = BTreeMap::new();
+        let mut open = vec![name.to_owned()];
+        while let Some(name) = open.pop() {
+            if !found.contains_key(&name) {
+                if let Ok(template) = self.template(&name) {
+                    open.extend(includes(template.source()).into_iter().map(str::to_owned));
+                }
+                found.insert(name.clone(), self.undeclared_variables(&name));
+            }
+        }
+        found
+    }
+
+    /// Whether a template, or one it includes, refers to a value: `findings`, or a part of it.
+    pub fn shows(&self, name: &str, value: &str) -> bool {
+        let root = |reference: &String| reference.split('.').next() == Some(value);
+        self.references(name).values().flatten().any(root)
+    }
+
+    pub(super) fn template(
+        &self,
+        name: &str,
+    ) -> Result<minijinja::Template<'_, '_>, minijinja::Error> {
+        self.environment.get_template(name)
+    }
+
     fn inline<'a>(&'a self, text: &'a str) -> Result<minijinja::Template<'a, 'a>, TemplateError> {
         self.environment
             .template_from_named_str(INLINE, text)
             .map_err(|error| mistake(&error, INLINE))
     }
+}
+
+/// The names of templates that a text includes, as far as they are written out.
+pub(crate) fn includes(text: &str) -> Vec<&str> {
+    let found = INCLUDES.iter().flat_map(|tag| tag.captures_iter(text));
+    found
+        .filter_map(|tag| tag.get(1).or_else(|| tag.get(2)))
+        .map(|name| name.as_str())
+        .collect()
 }
 
 fn sorted(names: std::collections::HashSet<String>) -> Vec<String> {
@@ -168,7 +253,7 @@ fn bounded(text: String, template: &str) -> Result<String, TemplateError> {
 }
 
 /// Says which template, which line and which expression; of an included template, that one.
-fn mistake(error: &Error, template: &str) -> TemplateError {
+pub(super) fn mistake(error: &Error, template: &str) -> TemplateError {
     let mut cause = error;
     let mut source = std::error::Error::source(error);
     while let Some(inner) = source {

@@ -200,6 +200,9 @@ impl Files for Tree {
             Vec::new()
         }
     }
+    fn diff(&self, since: Since) -> String {
+        format!("since {since:?}")
+    }
 }
 
 #[rstest]
@@ -222,6 +225,10 @@ impl Files for Tree {
 )]
 #[case("{% include 'part' %}", "part of a game")]
 #[case("{{ round + 1 }} {{ reports.coverage.lineRate }}", "3 0.91")]
+#[case(
+    "{{ diff() }}, {{ diff('step') }}, {{ diff('attempt') }}, {{ diff('run') }}",
+    "since Step, since Step, since Attempt, since Run"
+)]
 fn a_template_gives(#[case] text: &str, #[case] expected: &str) {
     let templates = templates(&[("main", text), ("part", "part of {{ idea }}")])
         .unwrap()
@@ -253,6 +260,12 @@ fn a_template_that_does_not_compile_names_its_line(
 #[case("{{ artifacts.prd.text }}", 1, "undefined value", "artifacts.prd")]
 #[case("{{ idea | shout }}", 1, "unknown filter", "shout")]
 #[case("{{ file('no.py') }}", 1, "there is no text file no.py", "file")]
+#[case(
+    "{{ diff('ever') }}",
+    1,
+    "diff(\"ever\") is not known; use diff(\"step\")",
+    ""
+)]
 #[case("{% include 'none' %}", 1, "template not found", "none")]
 #[case(
     "{% for a in range(100000) %}{% for b in range(100000) %}{{ b }}{% endfor %}{% endfor %}",
@@ -314,4 +327,66 @@ fn the_variables_of_a_template_are_those_it_does_not_set() {
         templates.undeclared_variables("main"),
         ["artifacts.prd.json", "inputs.list", "loop"]
     );
+}
+
+#[test]
+fn a_template_shows_what_it_and_those_it_includes_refer_to() {
+    let templates = templates(&[
+        ("main", "{{ idea }}{% include 'part' %}{% include 'gone' %}"),
+        (
+            "part",
+            "{%- include \"main\" -%}{{ findings }}{% for m in messages %}{% endfor %}",
+        ),
+        ("alone", "{{ artifacts.findings.text }}"),
+    ])
+    .unwrap();
+    for (template, value, shown) in [
+        ("main", "findings", true),
+        ("main", "messages", true),
+        ("main", "m", false),
+        ("alone", "findings", false),
+        ("alone", "artifacts", true),
+        ("none", "idea", false),
+    ] {
+        assert_eq!(
+            templates.shows(template, value),
+            shown,
+            "{template} {value}"
+        );
+    }
+}
+
+#[test]
+fn the_parts_of_a_text_tell_its_own_words_from_the_values_in_it() {
+    let templates = templates(&[
+        (
+            "main",
+            "A {{ idea }} for\n{% for n in [1, 2] %}- {{ n }}\n{% endfor %}{% include 'part' %}{% macro m(x) %}<{{ x }}>{% endmacro %}{{ m(idea) }}\n",
+        ),
+        ("part", "({{  artifacts.design.json\n.x }})"),
+    ])
+    .unwrap();
+    let mut context = context();
+    context["artifacts"]["design"] = json!({"json": {"x": "y"}});
+    let parts = templates.render_parts("main", &context).unwrap();
+    let idea = context["idea"].as_str().unwrap();
+    assert_eq!(
+        parts,
+        [
+            Part::words("A "),
+            Part::value("idea", idea),
+            Part::words(" for\n- "),
+            Part::value("n", "1"),
+            Part::words("\n- "),
+            Part::value("n", "2"),
+            Part::words("\n("),
+            Part::value("artifacts.design.json .x", "y"),
+            Part::words(")"),
+            Part::value("m(idea)", format!("<{idea}>")),
+        ]
+    );
+    let whole: String = parts.into_iter().map(|part| part.text).collect();
+    assert_eq!(whole, templates.render("main", &context).unwrap());
+    let error = templates.render_parts("none", &context).unwrap_err();
+    assert_eq!(error.template, "none");
 }

@@ -59,6 +59,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Whether there is anything to call.
+    pub(crate) fn calls(&self) -> bool {
+        !self.offer.functions().is_empty()
+    }
+
     /// Says with a question what can be called. In the last turn nothing can.
     pub(crate) fn prepare(&self, ask: &mut Ask) {
         ask.callable.functions = self.offer.functions();
@@ -79,7 +84,7 @@ impl Engine {
             return Ok(Session::default());
         }
         let most = role.max_turns.unwrap_or(defaults::TURNS_WITH_TOOLS);
-        let window = self.llm.window(model);
+        let window = self.llm.smallest_window(model);
         Ok(Session {
             offer: offer(&granted)?,
             turns: most,
@@ -259,15 +264,7 @@ impl Engine {
         }
         self.record.machine.wrote(&wrote, by_program);
         let message = format!("called {}", call.name);
-        let cause = format!("{}/{}", spot.step.name, spot.action);
-        self.say(
-            sender,
-            cause,
-            spot.attempt,
-            message.clone(),
-            wrote.clone(),
-            (0, 0),
-        );
+        self.acted(spot, sender, message.clone(), wrote.clone(), (0, 0));
         Ok((message, wrote))
     }
 

@@ -11,16 +11,18 @@ use sopwith_crds::{
 
 use super::{
     command::{self, Rendered},
-    prompt::{ended, files_schema, named_files, repair, unfenced},
+    draft::{self, Draft, Told},
+    form::Form,
+    prompt::{ended, named_files, repair},
     tool::Session,
 };
 use crate::{
     attempt::{Spot, Stopped},
     engine::{Engine, since},
-    gate::{mismatches, short},
-    llm::{Ask, codec::ChatMessage},
+    gate::short,
+    llm::{Ask, LlmError, codec::ChatMessage, window::Window},
+    messages::{SYSTEM, remembered},
     ownership::{others, refusal},
-    role,
 };
 
 /// Most repairs of an answer.
@@ -86,25 +88,15 @@ impl Engine {
             )
         })?;
         let context = self.context_of(spot);
-        let system = match &prompt.system {
-            Some(template) => self.templates.render(template, &context)?,
-            None => role::system(role),
+        let remembers = role.memory.is_some();
+        let messages = remembers.then(|| remembered(&self.record.messages, role));
+        let form = Form::of(&plan, prompt);
+        let told = Told {
+            form: form.words(),
+            messages: &messages.unwrap_or_default(),
+            findings: spot.findings,
         };
-        let user = self.templates.render(&prompt.template, &context)?;
-        let shown = self
-            .templates
-            .undeclared_variables(&prompt.template)
-            .iter()
-            .any(|name| name == "findings");
-        let user = role::with_findings(user, spot.findings, shown);
-        let schema = match (&prompt.schema, &prompt.writes.files) {
-            (Some(name), _) => plan
-                .schemas
-                .get(name)
-                .map(|schema| (name.clone(), schema.clone())),
-            (None, Some(_)) => Some(("files".to_owned(), files_schema())),
-            (None, None) => None,
-        };
+        let draft = Draft::new(&self.templates, prompt, role, &context, &told)?;
         let mut ask = Ask {
             key: Key {
                 step: spot.step.name.clone(),
@@ -118,19 +110,18 @@ impl Engine {
                 .model
                 .clone()
                 .unwrap_or_else(|| plan.options.model.clone()),
-            messages: vec![
-                ChatMessage::new("system", system),
-                ChatMessage::new("user", user),
-            ],
+            messages: Vec::new(),
             temperature: role.temperature.as_ref().and_then(|text| text.parse().ok()),
             max_output: role.max_output_tokens,
-            schema,
+            schema: form.schema(),
             ..Ask::default()
         };
         let before = self.llm.used();
         let mut session = self.session(role, &ask.model)?;
+        let shortened = self.fit(&mut ask, &draft)?;
+        let question = (&draft, &form, prompt);
         let files = self
-            .answered(spot, &mut session, &mut ask, prompt, &context)
+            .answered(spot, &mut session, &mut ask, question, &context)
             .await?;
         let used = since(&before, &self.llm.used());
         let said = files
@@ -138,22 +129,15 @@ impl Engine {
             .map(|(_, text)| text.as_str())
             .collect::<Vec<_>>()
             .join("\n");
-        let said: String = said.chars().take(MAX_SAID).collect();
+        let said = kept(&said);
         let mut wrote = Vec::new();
         for (path, text) in files {
             self.tree
                 .write(|tree| tree.write(&path, ended(&text).into(), false))?;
             wrote.push(path);
         }
-        let cause = format!("{}/{}", spot.step.name, spot.action);
-        self.say(
-            &role.name,
-            cause,
-            spot.attempt,
-            said,
-            wrote.clone(),
-            (used.input_tokens, used.output_tokens),
-        );
+        let tokens = (used.input_tokens, used.output_tokens);
+        self.acted(spot, &role.name, said, wrote.clone(), tokens);
         let mut message = role.name.clone();
         if !session.wrote.is_empty() {
             message = format!(
@@ -161,7 +145,37 @@ impl Engine {
                 session.wrote.join(", ")
             );
         }
-        Ok((format!("{message} wrote"), wrote))
+        message += " wrote";
+        if !shortened.is_empty() {
+            message = format!(
+                "{message} (shortened for its window: {})",
+                shortened.join(", ")
+            );
+        }
+        Ok((message, wrote))
+    }
+
+    /// Puts a question so that it fits into its model's window with what was said since; gives the values that were shortened.
+    fn fit(&self, ask: &mut Ask, draft: &Draft) -> Result<Vec<String>, Stopped> {
+        let first = ask.messages.len().min(draft::MESSAGES);
+        let since = ask.messages.split_off(first);
+        // Without such a model, the question fails for that.
+        let window = self.llm.window(&ask.model, ask.max_output);
+        let window = window.unwrap_or_else(|| Window::endless(&ask.model));
+        let schema = ask
+            .schema
+            .iter()
+            .map(|(_, schema)| schema.to_string().len());
+        let said = since.iter().map(|message| message.content.len());
+        let fitted = draft
+            .fitted(&window, schema.chain(said).sum())
+            .map_err(|why| LlmError::TooLong(format!("{}: {why}", ask.key)))?;
+        if !fitted.shortened.is_empty() {
+            tracing::warn!(key = %ask.key, %window, values = ?fitted.shortened, "values were shortened to fit");
+        }
+        ask.messages = fitted.messages;
+        ask.messages.extend(since);
+        Ok(fitted.shortened)
     }
 
     /// Asks until the answer is what was asked for; gives paths and texts. Calls of tools are made on the way.
@@ -170,9 +184,9 @@ impl Engine {
         spot: Spot<'_>,
         session: &mut Session,
         ask: &mut Ask,
-        prompt: &Prompt,
+        (draft, form, prompt): (&Draft, &Form, &Prompt),
         context: &Value,
-    ) -> Result<Vec<(String, String)>, Stopped> {
+    ) -> Result<Files, Stopped> {
         let reporter = self.reporter.clone();
         let report = move |what: What| reporter.record([what]);
         let mut repairs = 0;
@@ -184,7 +198,11 @@ impl Engine {
                 continue;
             }
             let answer = said.text;
-            let problems = match self.placed(&answer, ask, prompt, context)? {
+            let placed = match form.read(&answer) {
+                Ok(text) => self.placed(&text, ask, prompt, context)?,
+                Err(problems) => Err(problems),
+            };
+            let problems = match placed {
                 Ok(files) => return Ok(files),
                 Err(problems) => problems,
             };
@@ -201,32 +219,22 @@ impl Engine {
             ask.messages.push(ChatMessage::new("assistant", answer));
             ask.messages
                 .push(ChatMessage::new("user", repair(&problems)));
+            // What tools said makes room by itself.
+            if !session.calls() {
+                self.fit(ask, draft)?;
+            }
         }
     }
 
-    /// Where an answer goes, or what is wrong with it and the model is told. The outer error fails the run.
+    /// Where what an answer says goes, or what is wrong with that and the model is told. The outer error fails the run.
     fn placed(
         &self,
-        answer: &str,
+        text: &str,
         ask: &Ask,
         prompt: &Prompt,
         context: &Value,
     ) -> Result<Result<Files, Vec<String>>, Stopped> {
-        if answer.trim().is_empty() {
-            return Ok(Err(vec!["it is empty".to_owned()]));
-        }
         let writes = &prompt.writes;
-        let text = if ask.schema.is_some() || writes.path.is_some() {
-            unfenced(answer)
-        } else {
-            answer
-        };
-        if let Some((_, schema)) = &ask.schema {
-            let problems = mismatches(schema, text);
-            if !problems.is_empty() {
-                return Ok(Err(problems));
-            }
-        }
         if let Some(patterns) = &writes.files {
             let patterns: Result<Vec<String>, _> = patterns
                 .iter()
@@ -287,15 +295,7 @@ impl Engine {
         let text = ended(&self.templates.render(&render.template, &context)?);
         self.tree
             .write(|tree| tree.write(&path, text.into(), false))?;
-        let cause = format!("{}/{}", spot.step.name, spot.action);
-        self.say(
-            "sopwith",
-            cause,
-            spot.attempt,
-            String::new(),
-            vec![path.clone()],
-            (0, 0),
-        );
+        self.acted(spot, SYSTEM, String::new(), vec![path.clone()], (0, 0));
         Ok(("rendered".to_owned(), vec![path]))
     }
 
@@ -322,15 +322,7 @@ impl Engine {
         if !left.is_empty() {
             message = format!("{message}; stayed behind: {}", left.join(", "));
         }
-        let cause = format!("{}/{}", spot.step.name, spot.action);
-        self.say(
-            "sopwith",
-            cause,
-            spot.attempt,
-            message.clone(),
-            wrote.clone(),
-            (0, 0),
-        );
+        self.acted(spot, SYSTEM, message.clone(), wrote.clone(), (0, 0));
         Ok((message, wrote))
     }
 
@@ -342,4 +334,17 @@ impl Engine {
             .collect();
         Ok(Rendered::new(command, argv?)?)
     }
+}
+
+/// As much of an answer as the trace keeps.
+fn kept(said: &str) -> String {
+    let length = said.chars().count();
+    if length <= MAX_SAID {
+        return said.to_owned();
+    }
+    let kept: String = said.chars().take(MAX_SAID).collect();
+    format!(
+        "{kept}\n[… {} characters more in what it wrote]",
+        length - MAX_SAID
+    )
 }

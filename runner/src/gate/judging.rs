@@ -19,6 +19,7 @@ use crate::{
     attempt::{Spot, Stopped, holds},
     engine::Engine,
     measures::{self, Taken},
+    messages::{self, SYSTEM, Said},
     sop::Fault,
     trail::{Entry, Passage},
     tree::{Tree, TreeFile, entry},
@@ -198,14 +199,17 @@ impl Engine {
             "{} {verdict:?}: {observed}\n{findings}",
             gate_label(gate.kind, &gate.name)
         );
-        self.say(
-            "sopwith",
-            format!("{}/{}", spot.step.name, spot.gate(gate)),
-            spot.attempt,
-            said.trim_end().to_owned(),
-            Vec::new(),
-            (0, 0),
-        );
+        let source = spot.gate(gate);
+        let failed = verdict == Verdict::Failed;
+        let said = Said {
+            sender: SYSTEM,
+            recipients: messages::judged(&self.plan, spot.step, gate, failed),
+            source: &source,
+            verdict: Some(verdict),
+            content: said.trim_end().to_owned(),
+            ..Said::default()
+        };
+        self.say(spot, said);
         status.at = Some(Time(Timestamp::now()));
         self.reporter.record([What::GateJudged {
             step: spot.step.name.clone(),

@@ -11,6 +11,7 @@ pub mod replay;
 pub mod retry_after;
 pub mod transport;
 mod whole;
+pub mod window;
 
 pub use whole::Said;
 
@@ -203,7 +204,7 @@ impl Llm {
     }
 
     /// The smallest window, in tokens, of the models of this name or alias.
-    pub fn window(&self, model: &str) -> u64 {
+    pub fn smallest_window(&self, model: &str) -> u64 {
         let endpoints = self.endpoints.iter();
         let models = endpoints.filter_map(|reached| reached.endpoint.model(model));
         let windows = models.map(|model| model.context_window.unwrap_or(defaults::CONTEXT_WINDOW));

@@ -179,12 +179,12 @@ fn people_may_decide_on_a_step_an_action_and_what_a_loop_left() {
 #[case(
     "{{ artifacts.plan.text }}",
     "{{ artifact.plan.text }}",
-    "spec.steps[plan].actions[render].render.template: template `doc`: there is no value `artifact`; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, options, parameters, project, role, round"
+    "spec.steps[plan].actions[render].render.template: template `doc`: there is no value `artifact`; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, messages, options, parameters, project, role, round"
 )]
 #[case(
     "{{ artifacts.plan.text }}",
     "{{ item }}",
-    "spec.steps[plan].actions[render].render.template: template `doc`: there is no value `item` outside of a loop; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, options, parameters, project, role, round"
+    "spec.steps[plan].actions[render].render.template: template `doc`: there is no value `item` outside of a loop; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, messages, options, parameters, project, role, round"
 )]
 #[case(
     "{template: doc,",
@@ -235,7 +235,7 @@ fn people_may_decide_on_a_step_an_action_and_what_a_loop_left() {
 #[case(
     "when: options.implement",
     "when: exitCode == 0",
-    "spec.steps[code].when: there is no value `exitCode` outside of a gate that runs a command; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, options, parameters, project, role, round"
+    "spec.steps[code].when: there is no value `exitCode` outside of a gate that runs a command; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, messages, options, parameters, project, role, round"
 )]
 #[case(
     "  needs: [code]\n",
@@ -592,7 +592,7 @@ fn templates_of_config_maps_count() {
     assert_eq!(
         told(&sop_with(&spec, &bad)),
         [
-            "spec.steps[plan].actions[render].render.template: template `far`: there is no value `nothing`; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, options, parameters, project, role, round",
+            "spec.steps[plan].actions[render].render.template: template `far`: there is no value `nothing`; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, messages, options, parameters, project, role, round",
             "spec.templates[ask]: a ConfigMap of templatesFrom has a template `ask`, too; rename one of them",
         ]
     );

@@ -13,7 +13,6 @@ const RUN: &str = "sopRef: {name: s}\nidea: x\n";
 #[case("project: {deliver: {git: {branch: b}}}", "spec.project.deliver: is")]
 #[case("recoverFrom: {run: r}", "spec.recoverFrom: is")]
 #[case("runner: {queueName: q}", "spec.runner.queueName: is")]
-#[case("promptSchema: markdown", "spec.promptSchema: markdown is")]
 fn of_a_run_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) {
     let found = super::super::not_supported_yet(
         &yaml(&format!("{RUN}{text}")),
@@ -31,7 +30,6 @@ fn of_a_run_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) {
     "roles: [{name: r, reactMode: Free}]",
     "spec.roles[r].reactMode: Free is"
 )]
-#[case("roles: [{name: r, memory: {window: 3}}]", "spec.roles[r].memory: is")]
 #[case(
     "steps: [{name: a, onStuck: Restart}]",
     "spec.steps[a].onStuck: Restart is"
@@ -109,8 +107,8 @@ fn of_a_policy_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) 
 
 #[test]
 fn what_is_supported_is_not_refused() {
-    let run = "sopRef: {name: s}\nideaFrom: {configMapKeyRef: {name: c, key: k}}\ninputs: [{name: i, configMapKeyRef: {name: c, key: k}}]\nsuspend: true\ncancel: false\nttlSecondsAfterFinished: 1\nstartDeadlineSeconds: 1\ndeadlineSeconds: 1\nrequestedBy: me\nchangeRef: C1\nlongTermMemory: false\nincremental: false\nmaxAutoSummarizeCode: 0\nenvironment: staging\npromptSchema: json\nproject: {source: {run: r}}\nrunner: {nodeSelector: {a: b}}\n";
-    let sop = "templatesFrom: [{configMap: c}]\nroles: [{name: r, reactMode: ByOrder, tools: [t], maxTurns: 3}]\nsteps: [{name: a, actions: [{name: x, tool: {name: t, path: p}}], onStuck: Alert, outputs: [{name: o, path: p, freeze: true}], gates: [{name: g, kind: expression, expression: 'true', exhausted: Ask, onFailure: [{action: Retry, workspace: keep}, {action: Ask}]}, {name: h, kind: approval}]}]\n";
+    let run = "sopRef: {name: s}\nideaFrom: {configMapKeyRef: {name: c, key: k}}\ninputs: [{name: i, configMapKeyRef: {name: c, key: k}}]\nsuspend: true\ncancel: false\nttlSecondsAfterFinished: 1\nstartDeadlineSeconds: 1\ndeadlineSeconds: 1\nrequestedBy: me\nchangeRef: C1\nlongTermMemory: false\nincremental: false\nmaxAutoSummarizeCode: 0\nenvironment: staging\npromptSchema: markdown\nproject: {source: {run: r}}\nrunner: {nodeSelector: {a: b}}\n";
+    let sop = "templatesFrom: [{configMap: c}]\nroles: [{name: r, reactMode: ByOrder, memory: {window: 3}, tools: [t], maxTurns: 3}]\nsteps: [{name: a, actions: [{name: x, tool: {name: t, path: p}}], onStuck: Alert, outputs: [{name: o, path: p, freeze: true}], gates: [{name: g, kind: expression, expression: 'true', exhausted: Ask, onFailure: [{action: Retry, workspace: keep}, {action: Ask}]}, {name: h, kind: approval}]}]\n";
     let policy = "approvals: {count: 2}\ntools: [{name: t, builtin: read_file, critical: true, timeoutSeconds: 3, rateLimit: {perMinute: 3}, maxCalls: 3}, {name: u, description: d, command: {argv: [a], image: i}}]\nllm: [{name: e, provider: openai, idleTimeoutSeconds: 3, rateLimit: {perMinute: 1}, models: []}]\nbudgets: {tokensPerDay: 1, costPerDay: '1', tokensPerRun: 1, costPerRun: '1', onExhausted: Fail}\nconcurrency: {llmRequests: 2}\nobservability: {required: false}\npod: {runtimeClassName: gvisor}\n";
     let found = super::super::not_supported_yet(&yaml(run), &yaml(sop), &yaml(policy));
     assert_eq!(told(&found), [""; 0]);

@@ -142,6 +142,8 @@ fn said(sender: &str, cause: &str, attempt: u32) -> Message {
         cause: cause.into(),
         attempt,
         tool: None,
+        item: None,
+        verdict: None,
         content: String::new(),
         wrote: vec![],
         input_tokens: 0,
