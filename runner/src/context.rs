@@ -16,6 +16,11 @@ use crate::tree::{Tree, TreeError};
 pub struct SharedTree(Arc<RwLock<Tree>>);
 
 impl SharedTree {
+    /// A tree of its own.
+    pub fn new(tree: Tree) -> Self {
+        Self(Arc::new(RwLock::new(tree)))
+    }
+
     /// Looks at the tree.
     pub fn read<T>(&self, look: impl FnOnce(&Tree) -> T) -> T {
         look(&self.0.read().unwrap_or_else(PoisonError::into_inner))
@@ -100,11 +105,17 @@ pub fn base(plan: &RunPlan) -> Value {
         "inputs": options.inputs,
         "parameters": options.parameters,
         "options": {
+            "idea": options.idea,
             "environment": options.environment,
             "rounds": options.rounds,
             "codeReview": options.code_review,
             "runTests": options.run_tests,
             "implement": options.implement,
+            "incremental": options.incremental,
+            "maxAutoSummarizeCode": options.max_auto_summarize_code,
+            "reqaFile": options.reqa_file,
+            "projectSource": options.project_source,
+            "recoverFrom": options.recover_from,
             "promptSchema": options.prompt_schema,
             "projectName": options.project_name,
             "investment": options.investment,
@@ -125,7 +136,9 @@ pub struct Moment<'a> {
     pub round: u32,
     /// Counted from 1.
     pub attempt: u32,
-    /// In a loop, the item and its name.
+    /// In a loop, the number of the pass and how often the item was begun again.
+    pub lap: Option<(u32, u32)>,
+    /// In a loop over a list, the item and its name.
     pub item: Option<(&'a str, &'a Value)>,
 }
 
@@ -149,6 +162,10 @@ pub fn at(plan: &RunPlan, places: &[Place], tree: &Tree, moment: &Moment<'_>) ->
     object.insert("findings".into(), json!(moment.findings));
     object.insert("round".into(), json!(moment.round));
     object.insert("attempt".into(), json!(moment.attempt));
+    if let Some((pass, retry)) = moment.lap {
+        object.insert("pass".into(), json!(pass));
+        object.insert("retry".into(), json!(retry));
+    }
     if let Some((name, item)) = moment.item {
         object.insert(name.to_owned(), item.clone());
     }

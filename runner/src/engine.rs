@@ -25,7 +25,7 @@ use sopwith_crds::{
 
 use crate::{
     action::command::Benches,
-    attempt::{Decided, Stopped},
+    attempt::{Decided, Lap, Stopped},
     base::Base,
     context::{Moment, Place, SharedTree, at, places},
     ending::End,
@@ -33,7 +33,7 @@ use crate::{
     llm::Llm,
     report::{Reporter, Stop},
     snapshot::{Blobs, Record},
-    sop::{Decision, Happened, State, Wait, Way, apply, next, way},
+    sop::{Decision, Happened, State, Wait, Way, apply, next, restores, way},
     trail::Entry,
 };
 
@@ -51,10 +51,12 @@ pub struct Engine {
     pub(crate) record: Record,
     pub(crate) snapshot: Option<Digest>,
     pub(crate) pending: Vec<What>,
-    decisions: Vec<agent_run::Decision>,
-    begun: Instant,
-    worked_before: u64,
-    round_told: u32,
+    /// In a fork: verdicts, which are told in the order of the items.
+    pub(crate) verdicts: Option<Vec<What>>,
+    pub(crate) decisions: Vec<agent_run::Decision>,
+    pub(crate) begun: Instant,
+    pub(crate) worked_before: u64,
+    pub(crate) round_told: u32,
 }
 
 /// What an engine is made from.
@@ -77,6 +79,16 @@ pub struct Parts {
     pub decisions: Vec<agent_run::Decision>,
     /// What has to be reported first.
     pub first: Vec<What>,
+}
+
+/// How an attempt was booked.
+struct Booked {
+    /// For people.
+    message: String,
+    /// For the report.
+    next: Next,
+    /// The step to whose beginning the project goes back.
+    restore: Option<String>,
 }
 
 impl Engine {
@@ -137,6 +149,7 @@ impl Engine {
             record,
             snapshot: resume,
             pending: first,
+            verdicts: None,
             decisions,
             begun: Instant::now(),
             worked_before,
@@ -205,10 +218,15 @@ impl Engine {
             }
         }
         let findings = self.record.machine.state.step(&step.name).findings;
+        self.note_start(step);
         self.happened(&Happened::Started {
             step: step.name.clone(),
         });
         self.record.machine.said = Said::default();
+        let of_step = format!("{}/", step.name);
+        self.record
+            .gates
+            .retain(|gate, _| !gate.starts_with(&of_step));
         let (round, attempt) = (self.state().round, self.state().step(&step.name).attempts);
         if round != self.round_told {
             self.round_told = round;
@@ -315,18 +333,29 @@ impl Engine {
         before: &Usage,
     ) -> Option<End> {
         let passed = stopped.is_none();
-        let (message, next) = self.book(step, attempt, stopped);
+        let Booked {
+            message,
+            next,
+            restore,
+        } = self.book(step, attempt, stopped);
+        let artifacts = self.artifacts(step);
+        if let Some(to) = restore
+            && let Err(end) = self.take_back(&to).await
+        {
+            return Some(end);
+        }
         if let Next::Backtrack { .. } = &next {
             self.thaw();
+            self.forget_starts();
         } else if passed {
             self.freeze(step);
+            self.record.machine.unmet.forget(&step.name);
         }
         self.record.machine.worked_seconds = self.worked();
         let snapshot = match self.save().await {
             Ok(snapshot) => snapshot,
             Err(end) => return Some(end),
         };
-        let artifacts = self.artifacts(step);
         let verdict = match &next {
             _ if passed => Verdict::Passed,
             Next::Wait(_) => Verdict::Pending,
@@ -348,8 +377,8 @@ impl Engine {
         None
     }
 
-    /// What happened, for the machine; what to say of it, and what comes next, for the report.
-    fn book(&mut self, step: &Step, attempt: u32, stopped: Option<Stopped>) -> (String, Next) {
+    /// What happened, for the machine; what to say of it, and what comes next.
+    fn book(&mut self, step: &Step, attempt: u32, stopped: Option<Stopped>) -> Booked {
         let name = step.name.clone();
         let failed = |reason, message: String| Happened::Failed {
             step: name.clone(),
@@ -376,12 +405,17 @@ impl Engine {
                 let message = asked.question.clone();
                 let (wait, next) = self.wait(&name, attempt, &asked);
                 self.happened(&Happened::Waits(wait));
-                return (message, next);
+                return Booked {
+                    message,
+                    next,
+                    restore: None,
+                };
             }
             Some(Stopped::Failed(reason, message)) => (failed(reason, message.clone()), message),
             Some(Stopped::Lost(why)) => (failed(FailureReason::Internal, why.clone()), why),
         };
         let way = way(&self.plan, self.state(), &happened);
+        let restore = restores(&self.plan, self.state(), &happened);
         self.happened(&happened);
         let next = match (way, question) {
             (Way::Proceed, _) => Next::Proceed,
@@ -399,7 +433,11 @@ impl Engine {
                 Next::Fail
             }
         };
-        (message, next)
+        Booked {
+            message,
+            next,
+            restore,
+        }
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -423,7 +461,7 @@ impl Engine {
         step: &Step,
         attempt: u32,
         findings: &str,
-        item: Option<(&str, &serde_json::Value)>,
+        lap: Option<Lap<'_>>,
     ) -> serde_json::Value {
         let role = step
             .role
@@ -434,7 +472,10 @@ impl Engine {
             findings,
             round: self.state().round,
             attempt,
-            item,
+            lap: lap.map(|lap| (lap.pass, lap.retry)),
+            item: lap
+                .and_then(|lap| lap.item)
+                .map(|item| (item.name, item.value)),
         };
         let mut context = self
             .tree
@@ -444,6 +485,14 @@ impl Engine {
             object.insert("measures".to_owned(), measures);
         }
         context
+    }
+
+    /// Reports a verdict, or keeps it until it is its turn.
+    pub(crate) fn tell(&mut self, verdict: What) {
+        match &mut self.verdicts {
+            Some(verdicts) => verdicts.push(verdict),
+            None => self.reporter.record([verdict]),
+        }
     }
 
     /// Adds to the run's trace.
@@ -456,8 +505,8 @@ impl Engine {
         wrote: Vec<String>,
         tokens: (u64, u64),
     ) {
-        self.record.messages.push(Message {
-            number: self.record.messages.len() as u64 + 1,
+        self.record.add(Message {
+            number: 0,
             at: Timestamp::now(),
             sender: sender.to_owned(),
             recipients: Vec::new(),

@@ -21,6 +21,7 @@ use crate::{
     sop::State,
     trail::Entry,
     tree::{Tree, TreeError},
+    unmet::Unmet,
 };
 
 /// Blobs that are moved at once.
@@ -66,6 +67,13 @@ pub struct Machine {
     /// Files of the project that programs in a workbench wrote last.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub by_programs: BTreeSet<String>,
+    /// The snapshot at which each step first began in its round, where a rule may take the project back there; none: before the
+    /// first snapshot, without a file.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub starts: BTreeMap<String, Option<Digest>>,
+    /// Gates that failed and have not passed since.
+    #[serde(default, skip_serializing_if = "Unmet::is_empty")]
+    pub unmet: Unmet,
 }
 
 /// A file that later steps may not change.
@@ -101,6 +109,16 @@ pub struct Record {
     pub evidence: BTreeMap<String, TreeEntry>,
     /// Verdicts by `step/gate`.
     pub gates: BTreeMap<String, GateStatus>,
+}
+
+impl Record {
+    /// Adds a message to the trace; it gets the number of its place.
+    pub fn add(&mut self, message: Message) {
+        self.messages.push(Message {
+            number: self.messages.len() as u64 + 1,
+            ..message
+        });
+    }
 }
 
 /// The blobs of a run: each is uploaded once.
@@ -149,6 +167,21 @@ impl Blobs {
                 files: u32::try_from(entries.len()).unwrap_or(u32::MAX),
             },
             tree: base.tree,
+        }
+    }
+
+    /// Blobs of a part of the work, for [`Blobs::absorb`].
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self::new(self.gateway.clone())
+    }
+
+    /// Takes over what other blobs have not uploaded.
+    pub fn absorb(&mut self, other: Self) {
+        for (digest, bytes) in other.waiting {
+            if !self.stored.contains(&digest) {
+                self.waiting.insert(digest, bytes);
+            }
         }
     }
 
@@ -281,6 +314,15 @@ impl Blobs {
         self.stored
             .extend(entries.into_iter().map(|entry| entry.digest));
         Ok(Baseline { base, tree })
+    }
+}
+
+impl Blobs {
+    /// The tree of an earlier snapshot of the same run. What is the same in `near` is not fetched again.
+    pub async fn earlier(&self, digest: &Digest, near: &Tree) -> Result<Tree, SnapshotError> {
+        let snapshot = read(&self.gateway, digest).await?;
+        let tree = files(&self.gateway, &snapshot.tree, near).await;
+        tree.map_err(|error| error.of(digest))
     }
 }
 

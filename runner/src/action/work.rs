@@ -1,10 +1,13 @@
 //! Doing an action: asking a model, running a program, rendering a template; then what was written is told.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use serde_json::Value;
 use sopwith_crds::{
-    contract::{cassette::Key, report::What},
+    contract::report::What,
     sop_definition::{Command, Prompt, Render, Work},
     status::FailureReason,
 };
@@ -15,7 +18,7 @@ use super::{
 };
 use crate::{
     attempt::{Spot, Stopped},
-    engine::{Engine, since},
+    engine::Engine,
     gate::{mismatches, short},
     llm::{Ask, codec::ChatMessage},
     ownership::{others, refusal},
@@ -29,6 +32,35 @@ const MAX_SAID: usize = 2000;
 
 /// Paths and texts.
 type Files = Vec<(String, String)>;
+
+/// Tokens of the requests of one action. The books of the run also know those of other items that are asked for meanwhile.
+#[derive(Debug, Default)]
+struct Tokens {
+    input: AtomicU64,
+    output: AtomicU64,
+}
+
+impl Tokens {
+    fn count(&self, what: &What) {
+        if let What::LlmRequest {
+            input_tokens,
+            output_tokens,
+            ..
+        } = what
+        {
+            self.input.fetch_add(*input_tokens, Ordering::Relaxed);
+            self.output.fetch_add(*output_tokens, Ordering::Relaxed);
+        }
+    }
+
+    /// Sent and received.
+    fn both(&self) -> (u64, u64) {
+        (
+            self.input.load(Ordering::Relaxed),
+            self.output.load(Ordering::Relaxed),
+        )
+    }
+}
 
 impl Engine {
     pub(crate) async fn work(&mut self, spot: Spot<'_>, work: &Work) -> Result<(), Stopped> {
@@ -106,14 +138,7 @@ impl Engine {
             (None, None) => None,
         };
         let mut ask = Ask {
-            key: Key {
-                step: spot.step.name.clone(),
-                action: spot.action.to_owned(),
-                item: spot.label().unwrap_or_default(),
-                attempt: spot.attempt,
-                turn: 1,
-                ..Key::default()
-            },
+            key: spot.key(),
             model: role
                 .model
                 .clone()
@@ -127,9 +152,8 @@ impl Engine {
             schema,
             continues: false,
         };
-        let before = self.llm.used();
-        let files = self.answered(&mut ask, prompt, &context).await?;
-        let used = since(&before, &self.llm.used());
+        let tokens = Tokens::default();
+        let files = self.answered(&mut ask, prompt, &context, &tokens).await?;
         let said = files
             .iter()
             .map(|(_, text)| text.as_str())
@@ -149,7 +173,7 @@ impl Engine {
             spot.attempt,
             said,
             wrote.clone(),
-            (used.input_tokens, used.output_tokens),
+            tokens.both(),
         );
         Ok((format!("{} wrote", role.name), wrote))
     }
@@ -160,9 +184,12 @@ impl Engine {
         ask: &mut Ask,
         prompt: &Prompt,
         context: &Value,
+        tokens: &Tokens,
     ) -> Result<Vec<(String, String)>, Stopped> {
-        let reporter = self.reporter.clone();
-        let report = move |what: What| reporter.record([what]);
+        let report = |what: What| {
+            tokens.count(&what);
+            self.reporter.record([what]);
+        };
         let mut repairs = 0;
         loop {
             let answer = self.llm.ask(ask, &report).await?;

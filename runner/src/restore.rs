@@ -1,0 +1,154 @@
+//! Projects that go back to what they were when a step first began (`workspace: restore`).
+
+use sopwith_crds::{
+    contract::{plan::RunPlan, report::Outcome},
+    sop_definition::{Gate, Step, Workspace},
+    status::{Failure, FailureReason},
+};
+
+use crate::{
+    ending::End,
+    engine::Engine,
+    ownership::others,
+    snapshot::{Machine, SnapshotError},
+    sop::Phase,
+    tree::{Tree, TreeError},
+};
+
+/// Why a project does not go back.
+#[derive(Debug, thiserror::Error)]
+enum RestoreError {
+    /// What it was cannot be had.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// What it was does not fit to what stays.
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+impl Engine {
+    /// Notes where a step begins that has not begun in this round, where a rule may take the project back there.
+    pub(crate) fn note_start(&mut self, step: &Step) {
+        let starts = &mut self.record.machine.starts;
+        if may_restore(&self.plan) && !starts.contains_key(&step.name) {
+            starts.insert(step.name.clone(), self.snapshot.clone());
+        }
+    }
+
+    /// Steps that are open again begin elsewhere.
+    pub(crate) fn forget_starts(&mut self) {
+        let Machine { state, starts, .. } = &mut self.record.machine;
+        starts.retain(|step, _| state.step(step).phase != Phase::Pending);
+    }
+
+    /// Gives the project back what it was when a step first began, but for what belongs to steps that stay finished. An error is
+    /// the end of the launch.
+    pub(crate) async fn take_back(&mut self, step: &str) -> Result<(), End> {
+        match self.restore(step).await {
+            Ok(()) => Ok(()),
+            Err(RestoreError::Snapshot(SnapshotError::Gateway(error))) => Err(self.cut_off(&error)),
+            Err(error) => {
+                let failure = Failure {
+                    reason: FailureReason::Internal,
+                    step: Some(step.to_owned()),
+                    message: format!("the project cannot be restored: {error}"),
+                };
+                Err(self.end(Outcome::Failed, Some(failure)).await)
+            }
+        }
+    }
+
+    async fn restore(&mut self, step: &str) -> Result<(), RestoreError> {
+        let now = self.tree.read(Clone::clone);
+        let before = match self.record.machine.starts.get(step) {
+            Some(Some(snapshot)) => self.blobs.earlier(snapshot, &now).await?,
+            Some(None) | None => Tree::default(),
+        };
+        let restored = restored(&before, &now, |path| self.is_settled(path))?;
+        self.tree.write(|tree| *tree = restored);
+        Ok(())
+    }
+
+    /// Whether a path belongs to a step that is not done again.
+    fn is_settled(&self, path: &str) -> Result<bool, TreeError> {
+        let owners = others(path, "", &self.places)?;
+        let state = &self.record.machine.state;
+        Ok(owners
+            .iter()
+            .any(|step| state.step(step).phase == Phase::Finished))
+    }
+}
+
+/// Whether a rule of the plan takes files back.
+fn may_restore(plan: &RunPlan) -> bool {
+    plan.steps.iter().flat_map(Step::all_gates).any(restoring)
+}
+
+fn restoring(gate: &Gate) -> bool {
+    gate.on_failure
+        .iter()
+        .any(|rule| rule.workspace == Some(Workspace::Restore))
+}
+
+/// The files of `before`, but those that are kept, as they are now.
+fn restored(
+    before: &Tree,
+    now: &Tree,
+    kept: impl Fn(&str) -> Result<bool, TreeError>,
+) -> Result<Tree, TreeError> {
+    let mut tree = before.clone();
+    let gone = before.iter().filter(|(path, _)| now.get(path).is_none());
+    for (path, _) in gone {
+        if kept(path)? {
+            tree.remove(path);
+        }
+    }
+    let changed = now
+        .iter()
+        .filter(|(path, file)| before.get(path) != Some(file));
+    for (path, file) in changed {
+        if kept(path)? {
+            tree.write(path, file.bytes.clone(), file.executable)?;
+        }
+    }
+    Ok(tree)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &'static str)]) -> Tree {
+        let mut tree = Tree::default();
+        for (path, text) in files {
+            tree.write(path, text.as_bytes().into(), false).unwrap();
+        }
+        tree
+    }
+
+    #[test]
+    fn what_is_kept_is_as_it_is_now_and_all_else_as_it_was() {
+        let before = tree(&[
+            ("a", "old"),
+            ("b", "old"),
+            ("kept/a", "old"),
+            ("kept/gone", "old"),
+        ]);
+        let now = tree(&[
+            ("a", "new"),
+            ("c", "new"),
+            ("kept/a", "new"),
+            ("kept/more", "new"),
+        ]);
+        let restored = restored(&before, &now, |path| Ok(path.starts_with("kept/"))).unwrap();
+        assert_eq!(
+            restored,
+            tree(&[
+                ("a", "old"),
+                ("b", "old"),
+                ("kept/a", "new"),
+                ("kept/more", "new")
+            ])
+        );
+    }
+}
