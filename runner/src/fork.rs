@@ -15,7 +15,7 @@ use crate::{
     attempt::{Item, Spot, Stopped},
     context::SharedTree,
     engine::Engine,
-    snapshot::Record,
+    snapshot::{Machine, Record},
     tree::{Tree, TreeFile},
 };
 
@@ -95,17 +95,6 @@ impl Engine {
             evidence,
             gates: _,
         } = own.record;
-        let known = base.record.machine.trail.len();
-        let own_machine = &mut self.record.machine;
-        own_machine
-            .trail
-            .extend(machine.trail.into_iter().skip(known));
-        own_machine
-            .measures
-            .merge(&base.record.machine.measures, machine.measures);
-        own_machine
-            .unmet
-            .merge(&base.record.machine.unmet, machine.unmet);
         for message in messages.into_iter().skip(base.record.messages.len()) {
             self.record.add(message);
         }
@@ -149,6 +138,38 @@ impl Engine {
             changes.insert(path, (label, file));
         }
         Ok(())
+    }
+}
+
+/// Takes over what the machine of a fork has gathered since `before`; `changed` are the paths of the files that it changed.
+fn join_machines<'a>(
+    into: &mut Machine,
+    before: &Machine,
+    own: Machine,
+    changed: impl Iterator<Item = &'a str>,
+) {
+    // Each field by its name: a new one is to be thought of here.
+    let Machine {
+        state: _,
+        frozen: _,
+        worked_seconds: _,
+        trail,
+        measures,
+        said: _,
+        by_programs,
+        starts: _,
+        unmet,
+    } = own;
+    into.trail
+        .extend(trail.into_iter().skip(before.trail.len()));
+    into.measures.merge(&before.measures, measures);
+    into.unmet.merge(&before.unmet, unmet);
+    for path in changed {
+        if by_programs.contains(path) {
+            into.by_programs.insert(path.to_owned());
+        } else {
+            into.by_programs.remove(path);
+        }
     }
 }
 

@@ -56,7 +56,10 @@ impl Engine {
         repeat: &Loop,
         item: Option<Item<'_>>,
     ) -> Result<(), Stopped> {
-        let before = restores(repeat).then(|| self.tree.read(Clone::clone));
+        let before = restores(repeat).then(|| {
+            let programs = self.record.machine.by_programs.clone();
+            (self.tree.read(Clone::clone), programs)
+        });
         let mut used = ItemRules::new();
         let mut findings = spot.findings.to_owned();
         let mut retry = 0;
@@ -78,8 +81,9 @@ impl Engine {
             let Some(workspace) = item_again(self.state(), &mut used, &mut fault) else {
                 return Err(Stopped::Gate { fault, asked: None });
             };
-            if let (Workspace::Restore, Some(before)) = (workspace, &before) {
-                self.tree.write(|tree| tree.clone_from(before));
+            if let (Workspace::Restore, Some((tree, programs))) = (workspace, &before) {
+                self.tree.write(|now| now.clone_from(tree));
+                self.record.machine.by_programs.clone_from(programs);
             }
             findings = together(spot.findings, &fault.findings);
             retry += 1;

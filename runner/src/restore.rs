@@ -1,5 +1,7 @@
 //! Projects that go back to what they were when a step first began (`workspace: restore`).
 
+use std::collections::BTreeSet;
+
 use sopwith_crds::{
     contract::{plan::RunPlan, report::Outcome},
     sop_definition::{Gate, Step, Workspace},
@@ -12,7 +14,7 @@ use crate::{
     ownership::others,
     snapshot::{Machine, SnapshotError},
     sop::Phase,
-    tree::{Tree, TreeError},
+    tree::{Tree, TreeError, TreeFile},
 };
 
 /// Why a project does not go back.
@@ -60,11 +62,14 @@ impl Engine {
 
     async fn restore(&mut self, step: &str) -> Result<(), RestoreError> {
         let now = self.tree.read(Clone::clone);
-        let before = match self.record.machine.starts.get(step) {
-            Some(Some(snapshot)) => self.blobs.earlier(snapshot, &now).await?,
-            Some(None) | None => Tree::default(),
+        let start = self.record.machine.starts.get(step).cloned().flatten();
+        let (before, programs) = match &start {
+            Some(snapshot) => self.blobs.earlier(snapshot, &now).await?,
+            None => (Tree::default(), BTreeSet::new()),
         };
         let restored = restored(&before, &now, |path| self.is_settled(path))?;
+        let programs = by_programs(&restored, (&before, &programs), (&now, &self.record.machine.by_programs));
+        self.record.machine.by_programs = programs;
         self.tree.write(|tree| *tree = restored);
         Ok(())
     }
@@ -114,6 +119,21 @@ fn restored(
     Ok(tree)
 }
 
+/// Files of a tree that programs wrote last, as far as they are those of one of two others, whose files are known.
+pub(crate) fn by_programs(
+    of: &Tree,
+    one: (&Tree, &BTreeSet<String>),
+    other: (&Tree, &BTreeSet<String>),
+) -> BTreeSet<String> {
+    let wrote = |(tree, programs): (&Tree, &BTreeSet<String>), path: &str, file: &TreeFile| {
+        programs.contains(path) && tree.get(path) == Some(file)
+    };
+    of.iter()
+        .filter(|(path, file)| wrote(one, path, file) || wrote(other, path, file))
+        .map(|(path, _)| path.to_owned())
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -150,5 +170,19 @@ mod tests {
                 ("kept/more", "new")
             ])
         );
+    }
+
+    #[test]
+    fn a_file_that_is_taken_back_is_whose_it_was() {
+        let before = tree(&[("a", "by a program"), ("b", "by a model"), ("c", "same")]);
+        let now = tree(&[("a", "by a model"), ("b", "by a program"), ("c", "same"), ("d", "kept")]);
+        let set = |paths: &[&str]| paths.iter().map(|path| (*path).to_owned()).collect();
+        let restored = tree(&[("a", "by a program"), ("b", "by a model"), ("c", "same"), ("d", "kept")]);
+        let found = by_programs(
+            &restored,
+            (&before, &set(&["a"])),
+            (&now, &set(&["b", "c", "d"])),
+        );
+        assert_eq!(found, set(&["a", "c", "d"]));
     }
 }

@@ -318,11 +318,22 @@ impl Blobs {
 }
 
 impl Blobs {
-    /// The tree of an earlier snapshot of the same run. What is the same in `near` is not fetched again.
-    pub async fn earlier(&self, digest: &Digest, near: &Tree) -> Result<Tree, SnapshotError> {
+    /// The tree of an earlier snapshot of the same run, and which files of it programs wrote. What is the same in `near` is not
+    /// fetched again.
+    pub async fn earlier(
+        &self,
+        digest: &Digest,
+        near: &Tree,
+    ) -> Result<(Tree, BTreeSet<String>), SnapshotError> {
         let snapshot = read(&self.gateway, digest).await?;
+        let machine: Machine =
+            serde_json::from_value(snapshot.machine).map_err(|error| SnapshotError::Wrong {
+                digest: digest.clone(),
+                message: error.to_string(),
+            })?;
         let tree = files(&self.gateway, &snapshot.tree, near).await;
-        tree.map_err(|error| error.of(digest))
+        let tree = tree.map_err(|error| error.of(digest))?;
+        Ok((tree, machine.by_programs))
     }
 }
 

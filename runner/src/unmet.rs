@@ -24,7 +24,9 @@ pub struct Place<'a> {
 
 impl Place<'_> {
     fn key(&self) -> String {
-        let item = self.item.map_or_else(String::new, |item| format!("[{item}]"));
+        let item = self
+            .item
+            .map_or_else(String::new, |item| format!("[{item}]"));
         format!("{}/{}{item}", self.step, self.path)
     }
 }
@@ -72,7 +74,8 @@ impl Unmet {
 
     /// Takes over what another made of `before`.
     pub fn merge(&mut self, before: &Self, after: Self) {
-        self.0.retain(|key| after.0.contains(key) || !before.0.contains(key));
+        self.0
+            .retain(|key| after.0.contains(key) || !before.0.contains(key));
         self.0.extend(after.0);
     }
 }
@@ -107,7 +110,10 @@ mod tests {
     #[test]
     fn what_a_gate_belongs_to_is_known() {
         let mut unmet = Unmet::default();
-        unmet.book(place("code", "files/write/lint", Some("a.py")), Verdict::Failed);
+        unmet.book(
+            place("code", "files/write/lint", Some("a.py")),
+            Verdict::Failed,
+        );
         unmet.book(place("test", "unit", None), Verdict::Failed);
         for (step, action, item, expected) in [
             ("code", "files", None, true),
@@ -117,7 +123,11 @@ mod tests {
             ("code", "file", None, false),
             ("test", "unit", None, false),
         ] {
-            assert_eq!(unmet.in_action(place(step, action, item)), expected, "{action} {item:?}");
+            assert_eq!(
+                unmet.in_action(place(step, action, item)),
+                expected,
+                "{action} {item:?}"
+            );
         }
         assert!(unmet.in_step("code") && unmet.in_step("test") && !unmet.in_step("cod"));
         unmet.forget("code");

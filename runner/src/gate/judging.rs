@@ -220,13 +220,7 @@ impl Engine {
     }
 
     /// Why the attempt stops: the gate, its rules, what has to be mended, and what a person would be asked.
-    fn failed(
-        &self,
-        spot: Spot<'_>,
-        index: usize,
-        gate: &Gate,
-        judgement: &Judgement,
-    ) -> Stopped {
+    fn failed(&self, spot: Spot<'_>, index: usize, gate: &Gate, judgement: &Judgement) -> Stopped {
         let message = format!("gate {} failed: {}", gate.name, judgement.observed);
         let found = Found {
             status: &judgement.status(gate),

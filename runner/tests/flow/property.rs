@@ -413,6 +413,7 @@ fn keeps_to_the_plan(plan: &RunPlan, flown: &Flown) {
         );
     }
     if flown.landed.flown.end.outcome == Outcome::Succeeded {
+        assert_eq!(snapshot.machine.get("unmet"), None);
         for (gate, status) in &snapshot.gates {
             assert!(
                 matches!(
