@@ -1,7 +1,7 @@
 //! What a run and its procedure need, against what the policy allows. What is not allowed is denied.
 
 use super::{
-    Finding, Found, evidence, gates, review,
+    Finding, Found, evidence, gates, project, review,
     text::{is_template, list},
 };
 use crate::{
@@ -38,6 +38,7 @@ pub(super) fn check(
     requester(run, sop, policy, &mut found);
     models(run, sop, policy, &mut found);
     review::pairing(run, sop, policy, &mut found);
+    project::pairing(run, policy, &mut found);
     for role in &sop.roles {
         for tool in &role.tools {
             if policy.tools.iter().all(|allowed| &allowed.name != tool) {
