@@ -2,7 +2,7 @@
 //!
 //! Deciding: [`sop`], [`trail`], [`role`], [`gate`], [`measures`], [`ownership`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
-//! [`workbench`].
+//! [`git::remote`], [`workbench`].
 
 pub mod action;
 pub mod attempt;
@@ -13,6 +13,7 @@ pub mod ending;
 pub mod engine;
 pub mod gate;
 pub mod gateway;
+pub mod git;
 mod handover;
 pub mod inject;
 pub mod llm;
