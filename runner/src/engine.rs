@@ -26,10 +26,12 @@ use sopwith_crds::{
 use crate::{
     action::command::Benches,
     attempt::{Decided, Stopped},
-    base::Base,
+    base::{Base, Beginning},
     context::{Moment, Place, SharedTree, at, places},
     ending::End,
     gate::{Said, approval::answer},
+    git::{history::History, remote::Remote},
+    guard::Guard,
     llm::Llm,
     report::{Reporter, Stop},
     snapshot::{Blobs, Record},
@@ -49,6 +51,9 @@ pub struct Engine {
     pub(crate) reporter: Reporter,
     pub(crate) blobs: Blobs,
     pub(crate) record: Record,
+    pub(crate) history: History,
+    pub(crate) guard: Guard,
+    pub(crate) remote: Option<Remote>,
     pub(crate) snapshot: Option<Digest>,
     pub(crate) pending: Vec<What>,
     decisions: Vec<agent_run::Decision>,
@@ -73,6 +78,8 @@ pub struct Parts {
     pub resume: Option<Digest>,
     /// The project to begin with, where there is no snapshot to resume from.
     pub base: Option<Base>,
+    /// The way to the run's repository.
+    pub remote: Option<Remote>,
     /// What people decided on the gate at which the snapshot waits.
     pub decisions: Vec<agent_run::Decision>,
     /// What has to be reported first.
@@ -90,6 +97,7 @@ impl Engine {
             mut blobs,
             resume,
             base,
+            remote,
             decisions,
             first,
         } = parts;
@@ -105,18 +113,17 @@ impl Engine {
             .with_files(tree.clone());
         let places = places(&plan, &templates)
             .map_err(|error| failed(FailureReason::InvalidPlan, error.to_string()))?;
-        let mut record = Record::default();
-        record.machine.state = State::new(&plan);
-        if let Some(digest) = &resume {
-            let loaded = blobs.load(digest, &plan_digest).await;
-            let (files, before) =
-                loaded.map_err(|error| failed(FailureReason::Internal, error.to_string()))?;
-            tree.write(|tree| *tree = files);
-            record = before;
-        } else if let Some(base) = base {
-            tree.write(|tree| *tree = base.tree.clone());
-            record.baseline = Some(blobs.add_base(base));
-        }
+        let repository = plan.repository.as_ref();
+        let mut guard = Guard::new(repository.and_then(|repository| repository.deliver.as_ref()))
+            .map_err(|error| failed(FailureReason::InvalidPlan, error.to_string()))?;
+        let begun = Beginning::of(&plan, &mut blobs, resume.as_ref(), base).await;
+        let Beginning {
+            tree: files,
+            record,
+            history,
+        } = begun.map_err(|message| failed(FailureReason::Internal, message))?;
+        tree.write(|tree| *tree = files);
+        guard.keep(history.kept().to_vec());
         // A round that began in an earlier launch was told then.
         let round_told = if resume.is_some() {
             record.machine.state.round
@@ -135,6 +142,9 @@ impl Engine {
             reporter,
             blobs,
             record,
+            history,
+            guard,
+            remote,
             snapshot: resume,
             pending: first,
             decisions,
@@ -314,6 +324,13 @@ impl Engine {
         stopped: Option<Stopped>,
         before: &Usage,
     ) -> Option<End> {
+        let (stopped, commit) = match stopped {
+            None => match self.commit(step, attempt) {
+                Ok(commit) => (None, commit),
+                Err(fault) => (Some(Stopped::internal(&fault)), None),
+            },
+            stopped => (stopped, None),
+        };
         let passed = stopped.is_none();
         let (message, next) = self.book(step, attempt, stopped);
         if let Next::Backtrack { .. } = &next {
@@ -340,7 +357,7 @@ impl Engine {
                 message: crate::gate::short(&message),
                 usage: since(before, &self.llm.used()),
                 artifacts,
-                commit: None,
+                commit,
                 snapshot,
                 next,
             }),

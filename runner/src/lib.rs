@@ -1,6 +1,6 @@
 //! The Sopwith runner: executes a run plan inside its pod.
 //!
-//! Deciding: [`sop`], [`trail`], [`role`], [`gate`], [`measures`], [`ownership`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
+//! Deciding: [`sop`], [`trail`], [`role`], [`gate`], [`measures`], [`ownership`], [`guard`], [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
 //! [`git::remote`], [`workbench`].
 
@@ -8,12 +8,14 @@ pub mod action;
 pub mod attempt;
 pub mod base;
 pub mod cassette;
+mod commits;
 pub mod context;
 pub mod ending;
 pub mod engine;
 pub mod gate;
 pub mod gateway;
 pub mod git;
+pub mod guard;
 mod handover;
 pub mod inject;
 pub mod llm;

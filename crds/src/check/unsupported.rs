@@ -63,10 +63,6 @@ impl NotYet {
             &summaries.map(|most| most.to_string()).unwrap_or_default(),
         );
         self.refuse(run.reqa_file.is_some(), "spec.reqaFile", "");
-        let project = run.project.clone().unwrap_or_default();
-        let git = project.source.and_then(|source| source.git);
-        self.refuse(git.is_some(), "spec.project.source.git", "");
-        self.refuse(project.deliver.is_some(), "spec.project.deliver", "");
         self.refuse(run.recover_from.is_some(), "spec.recoverFrom", "");
         let queue = run
             .runner
@@ -187,8 +183,6 @@ impl NotYet {
         }
         self.refuse(!policy.tools.is_empty(), "spec.tools", "");
         self.refuse(!policy.packages.is_empty(), "spec.packages", "");
-        self.refuse(!policy.git.is_empty(), "spec.git", "");
-        self.refuse(policy.deliver.is_some(), "spec.deliver", "");
         self.refuse(!policy.egress.is_empty(), "spec.egress", "");
         let observed = policy
             .observability

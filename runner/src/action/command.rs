@@ -11,6 +11,7 @@ use sopwith_crds::{
 use crate::{
     context::{Place, SharedTree},
     gate::{CanaryRan, Observation, Ran, ReportFile, canonical, described},
+    guard::Guard,
     ownership::{others, refusal},
     tree::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES},
     workbench::{
@@ -109,6 +110,8 @@ pub struct Collect<'a> {
     pub step: &'a str,
     /// Whose the paths of the project are.
     pub places: &'a [Place],
+    /// Which nobody may write.
+    pub guard: &'a Guard,
 }
 
 /// What came back.
@@ -361,6 +364,9 @@ fn take(tree: &SharedTree, collect: Collect<'_>, fetched: Fetched) -> Result<Tak
                 .map_err(|error| failed(error.to_string()))?;
             if !owners.is_empty() {
                 return Err(failed(refusal(&file.path, &owners)));
+            }
+            if let Some(refusal) = collect.guard.refusal(&file.path) {
+                return Err(CommandError::Failed(FailureReason::PolicyDenied, refusal));
             }
             taken.wrote.push(file.path);
         }

@@ -53,6 +53,9 @@ impl Engine {
                 by_programs.remove(path);
             }
         }
+        if !wrote.is_empty() {
+            self.worked_on(spot);
+        }
         let message = if wrote.is_empty() {
             message
         } else {
@@ -139,7 +142,7 @@ impl Engine {
         let mut wrote = Vec::new();
         for (path, text) in files {
             self.tree
-                .write(|tree| tree.write(&path, ended(&text).into(), false))?;
+                .write(|tree| tree.rewrite(&path, ended(&text).into()))?;
             wrote.push(path);
         }
         let cause = format!("{}/{}", spot.step.name, spot.action);
@@ -253,7 +256,8 @@ impl Engine {
     /// Why a step may not write to a path.
     fn foreign(&self, step: &str, path: &str) -> Result<Option<String>, Stopped> {
         let owners = others(path, step, &self.places)?;
-        Ok((!owners.is_empty()).then(|| refusal(path, &owners)))
+        let foreign = (!owners.is_empty()).then(|| refusal(path, &owners));
+        Ok(foreign.or_else(|| self.guard.refusal(path)))
     }
 
     fn render(
@@ -267,8 +271,7 @@ impl Engine {
             return Err(Stopped::Failed(FailureReason::GateFailed, refusal));
         }
         let text = ended(&self.templates.render(&render.template, &context)?);
-        self.tree
-            .write(|tree| tree.write(&path, text.into(), false))?;
+        self.tree.write(|tree| tree.rewrite(&path, text.into()))?;
         let cause = format!("{}/{}", spot.step.name, spot.action);
         self.say(
             "sopwith",
@@ -297,6 +300,7 @@ impl Engine {
             patterns: &collect?,
             step: &spot.step.name,
             places: &self.places,
+            guard: &self.guard,
         };
         let taken = command::act(&self.benches, &self.tree, &rendered, collect).await?;
         let command::Taken { wrote, left } = taken;

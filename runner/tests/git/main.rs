@@ -9,4 +9,5 @@
 
 mod objects;
 mod remote;
+mod runs;
 mod server;
