@@ -7,7 +7,6 @@
 pub mod action;
 pub mod attempt;
 pub mod base;
-pub mod cassette;
 pub mod context;
 pub mod ending;
 pub mod engine;
@@ -27,3 +26,5 @@ pub mod sop;
 pub mod trail;
 pub mod tree;
 pub mod workbench;
+
+pub use sopwith_crds::cassette;

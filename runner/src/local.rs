@@ -13,21 +13,22 @@ use sopwith_crds::{
     archive,
     contract::{
         Digest,
+        cassette::Interaction,
         plan::RunPlan,
         report::{Event, LaunchStart, Next, Outcome, What},
         snapshot::Snapshot,
     },
     plan::{PlanInputs, Rejection, build},
-    tool_policy::Provider,
+    tool_policy::{Provider, ReplayMode},
 };
 
 use crate::{
     action::command::Benches,
-    cassette::{CassetteFile, CassetteFileError},
+    cassette::{self, CassetteError, CassetteFile},
     ending::End,
     gateway::{Gateway, GatewayError, LocalGateway},
     llm::{
-        replay::{CassetteError, Replay},
+        replay::Replay,
         transport::{Places, Transport},
     },
     run::Flight,
@@ -54,9 +55,6 @@ pub enum LocalError {
     /// The cassette cannot be used.
     #[error(transparent)]
     Cassette(#[from] CassetteError),
-    /// The cassette's file cannot be used.
-    #[error(transparent)]
-    CassetteFile(#[from] CassetteFileError),
     /// What the run left cannot be had.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
@@ -162,6 +160,22 @@ impl Inputs {
             .map(|path| Ok(CassetteFile::parse(&read(path)?)?))
             .transpose()
     }
+}
+
+/// Reads a mode of replay as a policy writes it.
+pub fn mode(text: &str) -> Result<ReplayMode, String> {
+    let mode = serde_json::from_value(serde_json::Value::from(text));
+    mode.map_err(|_| "write strict, gatesOnly or recordFromDifference".to_owned())
+}
+
+/// The plan with its recorded endpoints in this mode, whatever the policy says.
+#[must_use]
+pub fn in_mode(mut plan: RunPlan, mode: ReplayMode) -> RunPlan {
+    let endpoints = plan.llm.iter_mut();
+    for replay in endpoints.filter_map(|endpoint| endpoint.replay.as_mut()) {
+        replay.mode = Some(mode);
+    }
+    plan
 }
 
 fn read(path: &Path) -> Result<String, LocalError> {
@@ -301,6 +315,12 @@ fn tell(event: &Event) {
                 gate.name, gate.verdict
             )
         }
+        What::RequestDiffers { difference, .. } => {
+            format!(
+                "  not as recorded, the next endpoint is asked: {}",
+                difference.replace('\n', "\n      ")
+            )
+        }
         What::StepEnded { end } => format!(
             "{}: {:?}, {} ({} tokens, ${})",
             end.step, end.verdict, end.message, end.usage.total_tokens, end.usage.cost
@@ -331,8 +351,18 @@ impl Flown {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Writes project, evidence and trace below a folder.
-    pub fn write(&self, out: &Path) -> Result<(), LocalError> {
+    /// What its models were asked and answered.
+    pub fn recorded(&self) -> Result<Vec<Vec<Interaction>>, LocalError> {
+        let parts = self.snapshot().unwrap_or_default().cassette;
+        let read = |digest: &Digest| {
+            let bytes = self.gateway.blob(digest).unwrap_or_default();
+            Ok(cassette::decode(digest.as_str(), &bytes)?)
+        };
+        parts.iter().map(read).collect()
+    }
+
+    /// Writes project, evidence, trace and cassette below a folder.
+    pub fn write(&self, plan: &RunPlan, out: &Path) -> Result<(), LocalError> {
         let Some(snapshot) = self.snapshot() else {
             return Ok(());
         };
@@ -358,6 +388,11 @@ impl Flown {
             }
             std::fs::write(&path, self.gateway.blob(digest).unwrap_or_default()).map_err(failed)?;
         }
-        Ok(())
+        let path = out.join("cassette.yaml");
+        let written = cassette::of_run(plan, self.recorded()?)?;
+        std::fs::write(&path, written.text).map_err(|error| LocalError::File {
+            path,
+            message: error.to_string(),
+        })
     }
 }

@@ -101,6 +101,8 @@ pub struct Record {
     pub evidence: BTreeMap<String, TreeEntry>,
     /// Verdicts by `step/gate`.
     pub gates: BTreeMap<String, GateStatus>,
+    /// Blobs with what models were asked and answered.
+    pub cassette: Vec<Digest>,
 }
 
 /// The blobs of a run: each is uploaded once.
@@ -189,6 +191,7 @@ impl Blobs {
             spent,
             evidence: record.evidence.values().cloned().collect(),
             gates: record.gates.clone(),
+            cassette: record.cassette.clone(),
             base: record.baseline.as_ref().map(|line| line.base.clone()),
         };
         let bytes = serde_json_canonicalizer::to_vec(&snapshot)
@@ -244,7 +247,8 @@ impl Blobs {
                 .tree
                 .iter()
                 .chain(&snapshot.evidence)
-                .map(|entry| entry.digest.clone()),
+                .map(|entry| entry.digest.clone())
+                .chain(snapshot.cassette.iter().cloned()),
         );
         let evidence = snapshot
             .evidence
@@ -259,6 +263,7 @@ impl Blobs {
                 messages,
                 evidence,
                 gates: snapshot.gates,
+                cassette: snapshot.cassette,
             },
         ))
     }

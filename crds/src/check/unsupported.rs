@@ -5,7 +5,7 @@ use crate::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
     agent_run::PromptSchema,
     sop_definition::{Command, Gate, NetworkAccess, OnStuck, ReactMode, Step, Work, Workspace},
-    tool_policy::{OnExhausted, ReplayMode},
+    tool_policy::OnExhausted,
 };
 
 pub(super) fn check(
@@ -175,15 +175,6 @@ impl NotYet {
                 format!("{path}.rateLimit"),
                 "",
             );
-            match endpoint.replay.as_ref().and_then(|replay| replay.mode) {
-                Some(ReplayMode::GatesOnly) => {
-                    self.refuse(true, format!("{path}.replay.mode"), "gatesOnly");
-                }
-                Some(ReplayMode::RecordFromDifference) => {
-                    self.refuse(true, format!("{path}.replay.mode"), "recordFromDifference");
-                }
-                Some(ReplayMode::Strict) | None => {}
-            }
         }
         self.refuse(!policy.tools.is_empty(), "spec.tools", "");
         self.refuse(!policy.packages.is_empty(), "spec.packages", "");

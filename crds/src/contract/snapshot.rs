@@ -26,6 +26,9 @@ pub struct Snapshot {
     pub evidence: Vec<TreeEntry>,
     /// Gates judged so far, latest attempt, by `step/gate`.
     pub gates: BTreeMap<String, GateStatus>,
+    /// Blobs with what models were asked and answered, in order, as [`crate::cassette::encode`] writes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cassette: Vec<Digest>,
     /// The project as the run found it; none where it began with an empty one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,

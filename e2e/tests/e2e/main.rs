@@ -8,6 +8,7 @@ mod control;
 mod flight;
 mod projects;
 mod providers;
+mod recording;
 mod samples;
 mod theatre;
 mod waiting;

@@ -224,7 +224,7 @@ impl Progress {
                 }
                 self.close(*outcome, failure.as_ref(), at);
             }
-            What::ActionEnded { .. } | What::LlmRequest { .. } => {}
+            What::ActionEnded { .. } | What::LlmRequest { .. } | What::RequestDiffers { .. } => {}
         }
     }
 

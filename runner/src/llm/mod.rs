@@ -7,13 +7,17 @@ pub mod address;
 pub mod budget;
 pub mod codec;
 mod outcome;
+mod recording;
 pub mod replay;
 pub mod retry_after;
 pub mod transport;
 mod whole;
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -21,7 +25,11 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use sopwith_crds::{
     agent_run::Environment,
     check::defaults,
-    contract::{cassette::Key, plan::RunPlan, report::What},
+    contract::{
+        cassette::{Interaction, Key},
+        plan::RunPlan,
+        report::What,
+    },
     status::{FailureReason, Usage},
     tool_policy::{Endpoint, Model},
 };
@@ -31,6 +39,7 @@ use self::{
     budget::{Budget, Exhausted, Reservation, Settlement},
     codec::{Answer, ChatMessage, Protocol, Question, SchemaForm},
     outcome::{After, TryError, never_fits, read_whole, settlement, status, usable},
+    recording::Recording,
     transport::{RawAnswer, Transport},
 };
 
@@ -145,6 +154,9 @@ pub struct Llm {
     budget: Mutex<Budget>,
     at_once: Semaphore,
     pace: Pace,
+    recording: Recording,
+    /// Whether a difference from a recorded request was shown already.
+    differed: AtomicBool,
 }
 
 impl Llm {
@@ -156,6 +168,8 @@ impl Llm {
             budget: Mutex::new(Budget::new(budget::Limits::of(plan), spent)),
             at_once: Semaphore::new(plan.llm_concurrency.max(1) as usize),
             pace: Pace::default(),
+            recording: Recording::default(),
+            differed: AtomicBool::default(),
         }
     }
 
@@ -176,6 +190,11 @@ impl Llm {
         self.budget().spent()
     }
 
+    /// What was asked and answered since this was asked last.
+    pub fn take_recorded(&self) -> Vec<Interaction> {
+        self.recording.take()
+    }
+
     /// Asks for one answer, at each endpoint that has the model until one gives it.
     async fn ask_part(
         &self,
@@ -190,6 +209,7 @@ impl Llm {
         let having: Vec<_> = having.collect();
         let mut failures = Vec::new();
         let mut all_too_long = true;
+        let mut first = None;
         for (index, (endpoint, model, transport)) in having.iter().enumerate() {
             let way = Way {
                 endpoint,
@@ -197,8 +217,15 @@ impl Llm {
                 transport,
                 alone: index + 1 == having.len(),
             };
+            if first.is_none() && never_fits(&asked(ask, way), model).is_none() {
+                first = Some(*model);
+            }
             match self.ask_endpoint(ask, way, report).await {
-                Ok(answer) => return usable(answer, model),
+                Ok(answer) => {
+                    let first = first.unwrap_or(model);
+                    self.recording.keep(ask, first, transport, &answer);
+                    return usable(answer, model);
+                }
                 Err(Passed::Stop(error)) => return Err(error),
                 Err(Passed::On { why, too_long }) => {
                     tracing::warn!(endpoint = endpoint.name, model = model.name, %why, "no answer");
@@ -221,18 +248,18 @@ impl Llm {
         way: Way<'_>,
         report: &(dyn Fn(What) + Send + Sync),
     ) -> Result<Answer, Passed> {
-        let protocol = Protocol::of(way.endpoint.provider);
-        let form = if ask.continues {
-            SchemaForm::Words
-        } else {
-            SchemaForm::Field
-        };
-        let mut question = codec::question(ask, protocol, way.model, form);
+        let mut question = asked(ask, way);
         if let Some(why) = never_fits(&question, way.model) {
             return Err(Passed::On {
                 why,
                 too_long: true,
             });
+        }
+        let passes_on = way
+            .transport
+            .passes_on(way.endpoint, &ask.key, &question.body);
+        if let Some(why) = passes_on {
+            return Err(self.passed_on(ask, way, why, report));
         }
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(self.pace.first)
@@ -259,6 +286,7 @@ impl Llm {
                         why = why(),
                         "the schema is told in words; without `jsonSchema` in the model's capabilities it would be at once"
                     );
+                    let protocol = Protocol::of(way.endpoint.provider);
                     question = codec::question(ask, protocol, way.model, SchemaForm::Words);
                 }
                 after @ (After::Next | After::NextLarger) => {
@@ -269,6 +297,34 @@ impl Llm {
                 }
                 After::Stop(error) => return Err(Passed::Stop(error)),
             }
+        }
+    }
+
+    /// A recorded endpoint leaves a question to the next: the first difference is shown, since it explains those that follow.
+    fn passed_on(
+        &self,
+        ask: &Ask,
+        way: Way<'_>,
+        why: String,
+        report: &(dyn Fn(What) + Send + Sync),
+    ) -> Passed {
+        if way.alone {
+            let name = &way.endpoint.name;
+            return Passed::Stop(LlmError::Replay(format!(
+                "{why}\nNo endpoint of the policy behind {name} has the model {:?}",
+                ask.model
+            )));
+        }
+        if !self.differed.swap(true, Ordering::Relaxed) {
+            tracing::warn!(endpoint = way.endpoint.name, %why, "not as recorded: the next endpoint is asked from here");
+            report(What::RequestDiffers {
+                step: ask.key.step.clone(),
+                difference: why.clone(),
+            });
+        }
+        Passed::On {
+            why,
+            too_long: false,
         }
     }
 
@@ -325,7 +381,8 @@ impl Llm {
             .filter(|_| question.streamed)
             .map_or(total, |seconds| Duration::from_secs(seconds.into()));
         let work = async {
-            let sent = way.transport.send(key, model, &question.body, idle);
+            let at = (endpoint, model);
+            let sent = way.transport.send(key, at, &question.body, idle);
             let answer = received(sent.await?, endpoint, idle).await?;
             read_whole(answer, question, endpoint.provider, model)
         };
@@ -366,6 +423,17 @@ impl Drop for Held<'_> {
                 .settle(reservation, Settlement::Reserved, self.model, true);
         }
     }
+}
+
+/// The question as an endpoint is asked it first.
+fn asked(ask: &Ask, way: Way<'_>) -> Question {
+    let form = if ask.continues {
+        SchemaForm::Words
+    } else {
+        SchemaForm::Field
+    };
+    let protocol = Protocol::of(way.endpoint.provider);
+    codec::question(ask, protocol, way.model, form)
 }
 
 async fn received(raw: RawAnswer, endpoint: &Endpoint, idle: Duration) -> Result<Answer, TryError> {

@@ -88,10 +88,6 @@ fn of_a_procedure_is_not_supported_yet(#[case] text: &str, #[case] expected: &st
     "llm: [{name: e, provider: openai, rateLimit: {perMinute: 1}, models: []}]",
     "spec.llm[e].rateLimit: is"
 )]
-#[case(
-    "llm: [{name: e, provider: replay, replay: {cassetteRef: {name: c}, mode: gatesOnly}, models: []}]",
-    "spec.llm[e].replay.mode: gatesOnly is"
-)]
 #[case("tools: [{name: t}]", "spec.tools: is")]
 #[case("packages: [{index: i}]", "spec.packages: is")]
 #[case("git: [{url: u}]", "spec.git: is")]
