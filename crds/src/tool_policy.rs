@@ -19,7 +19,10 @@ pub use endpoint::{Endpoint, Model, Provider, RateLimit, Replay, ReplayMode};
 pub use grant::{Granted, called, granted, grants_something, wire_name};
 pub use tool::{McpServer, Tool, ToolCommand};
 
-use crate::{Money, agent_run::Environment};
+use crate::{
+    Money,
+    agent_run::{Environment, KeyRef},
+};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::CustomResource;
 use schemars::JsonSchema;
@@ -160,6 +163,12 @@ pub struct ToolPolicySpec {
     /// How long evidence is kept.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retention: Option<Retention>,
+}
+
+/// The keys of Secrets that endpoints and tools name.
+pub fn secrets<'a>(llm: &'a [Endpoint], tools: &'a [Tool]) -> impl Iterator<Item = &'a KeyRef> {
+    let endpoints = llm.iter().filter_map(|endpoint| endpoint.secret_ref.as_ref());
+    endpoints.chain(tools.iter().filter_map(|tool| tool.secret_ref.as_ref()))
 }
 
 /// An SOP that may be run.

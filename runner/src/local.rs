@@ -210,7 +210,8 @@ pub async fn fly(
         gateway: via,
         start,
         transports,
-        secrets: None,
+        places: places.clone(),
+        waits: false,
     };
     let scratch = std::env::temp_dir().join(format!("sopwith-local-{}", uuid::Uuid::new_v4()));
     let benches = benches(&plan, &scratch, program);

@@ -1,14 +1,22 @@
 //! The Sopwith runner's binary: one static file with one subcommand per place it runs in.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use sopwith_crds::ToolPolicy;
 use sopwith_runner::{
     gateway::LocalGateway,
     inject,
     llm::{replay::Replay, transport::Places},
-    local, run, workbench,
+    local, run,
+    tool::mcp_functions,
+    workbench,
 };
 
 /// Executes Sopwith run plans, and stands in for itself in the containers beside it.
@@ -61,6 +69,18 @@ enum Command {
         /// Approve in this name whatever waits for an approval; without it, the run ends there.
         #[arg(long, value_name = "NAME")]
         approve: Option<String>,
+    },
+    /// Show the functions of a policy's MCP servers, and the digests of their lists.
+    Tools {
+        /// The `ToolPolicy`.
+        #[arg(long, value_name = "FILE")]
+        policy: PathBuf,
+        /// Folder with Secrets, each a folder of its own name with a file for each key.
+        #[arg(long, value_name = "DIR", default_value = "secrets")]
+        secrets: PathBuf,
+        /// Folder with ConfigMaps of certificates, each a folder of its own name with a file for each key.
+        #[arg(long, value_name = "DIR", default_value = "config")]
+        config: PathBuf,
     },
     /// Work on cassettes.
     #[command(subcommand)]
@@ -124,6 +144,11 @@ fn main() -> anyhow::Result<ExitCode> {
                 .init();
             return flying(fly_locally(inputs, out, approve))?;
         }
+        Command::Tools {
+            policy,
+            secrets,
+            config,
+        } => flying(list_tools(&policy, &Places { secrets, config }))??,
         Command::Cassette(CassetteCommand::Fill { inputs, out }) => {
             tracing_subscriber::fmt()
                 .with_env_filter(filter())
@@ -196,6 +221,24 @@ async fn fly_locally(
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// One paragraph for each server: its name and digest, then its functions. A star: the policy includes it.
+async fn list_tools(policy: &Path, places: &Places) -> anyhow::Result<()> {
+    let text = std::fs::read_to_string(policy).with_context(|| policy.display().to_string())?;
+    let policy: ToolPolicy = serde_saphyr::from_str(&text)?;
+    let mut out = std::io::stdout();
+    for tool in policy.spec.tools.iter().filter(|tool| tool.mcp.is_some()) {
+        let (digest, functions) = mcp_functions(tool, places).await?;
+        writeln!(out, "{}  {digest}", tool.name)?;
+        for (name, description) in functions {
+            let included = tool.include_functions.contains(&name);
+            let star = if included { "*" } else { " " };
+            let line = description.lines().next().unwrap_or_default();
+            writeln!(out, "  {star} {name}  {line}")?;
+        }
+    }
+    Ok(())
 }
 
 async fn fill(inputs: local::Inputs, out: PathBuf) -> anyhow::Result<ExitCode> {

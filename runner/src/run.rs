@@ -85,8 +85,10 @@ pub struct Flight {
     pub start: LaunchStart,
     /// The ways to the plan's endpoints, or why there are none.
     pub transports: Result<Vec<Transport>, String>,
-    /// Where Secrets are; none: they are not waited for.
-    pub secrets: Option<Places>,
+    /// Where Secrets and ConfigMaps are.
+    pub places: Places,
+    /// Whether Secrets that are missing are waited for.
+    pub waits: bool,
 }
 
 impl Flight {
@@ -101,7 +103,8 @@ impl Flight {
             gateway,
             start,
             transports,
-            secrets,
+            places,
+            waits,
         } = self;
         let (transports, fault) = transports.map_or_else(
             |why| (Vec::new(), Some(no_way(why))),
@@ -145,15 +148,16 @@ impl Flight {
                     .await;
                 }
             };
-            let first = match &secrets {
-                Some(places) => match wait_for_secrets(&plan, places, &reporter, first).await {
+            let first = if waits {
+                match wait_for_secrets(&plan, &places, &reporter, first).await {
                     Ok(first) => first,
                     Err(stop) => {
                         return ended(&reporter, vec![], stop.outcome(), None, start.snapshot)
                             .await;
                     }
-                },
-                None => vec![first],
+                }
+            } else {
+                vec![first]
             };
             let base = match base::begin(&plan, &start, &gateway, &reporter).await {
                 Ok(base) => base,
@@ -164,7 +168,7 @@ impl Flight {
             let parts = Parts {
                 plan: Arc::clone(&plan),
                 llm: Arc::clone(&llm),
-                tools: Toolbox::new(&plan.tools, start.tool_calls.clone()),
+                tools: Toolbox::new(&plan.tools, start.tool_calls.clone(), &places),
                 benches,
                 reporter: reporter.clone(),
                 blobs: Blobs::new(gateway),
@@ -255,7 +259,7 @@ async fn wait_for_secrets(
     let mut first = Some(first);
     let mut told = Vec::new();
     loop {
-        let missing = missing_secrets(&plan.llm, places);
+        let missing = missing_secrets(plan, places);
         if missing.is_empty() {
             break;
         }
@@ -366,7 +370,8 @@ pub async fn run() -> Result<bool, RunError> {
         gateway,
         start,
         transports: transports.map_err(|error| error.to_string()),
-        secrets: Some(places),
+        places,
+        waits: true,
     };
     let fly = flight.fly(accept(listeners), |reporter| {
         let reporter = reporter.clone();

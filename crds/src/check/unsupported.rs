@@ -179,7 +179,8 @@ impl NotYet {
         }
         for tool in &policy.tools {
             let path = format!("spec.tools[{}]", tool.name);
-            self.refuse(tool.mcp.is_some(), format!("{path}.mcp"), "");
+            let image = tool.mcp.as_ref().and_then(|mcp| mcp.image.as_ref());
+            self.refuse(image.is_some(), format!("{path}.mcp.image"), "");
         }
         self.refuse(!policy.packages.is_empty(), "spec.packages", "");
         self.refuse(!policy.git.is_empty(), "spec.git", "");

@@ -3,10 +3,10 @@
 use super::Digest;
 use crate::{
     Money,
-    agent_run::{Environment, PromptSchema},
+    agent_run::{Environment, KeyRef, PromptSchema},
     sop_definition::{Role, Step},
     status::Revision,
-    tool_policy::{Budgets, Endpoint, Evidence, Tool},
+    tool_policy::{Budgets, Endpoint, Evidence, Tool, secrets},
 };
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -106,6 +106,20 @@ pub enum Source {
         /// Digest of the archive.
         digest: Digest,
     },
+}
+
+impl RunPlan {
+    /// The keys of Secrets that the runner reads.
+    pub fn secrets(&self) -> impl Iterator<Item = &KeyRef> {
+        secrets(&self.llm, &self.tools)
+    }
+
+    /// The keys of ConfigMaps with certificate authorities that the runner reads.
+    pub fn authorities(&self) -> impl Iterator<Item = &KeyRef> {
+        let endpoints = self.llm.iter().filter_map(|endpoint| endpoint.ca_ref.as_ref());
+        let servers = self.tools.iter().filter_map(|tool| tool.mcp.as_ref());
+        endpoints.chain(servers.filter_map(|server| server.ca_ref.as_ref()))
+    }
 }
 
 /// Whose plan it is.

@@ -22,6 +22,7 @@ use sopwith_crds::{
         },
     },
     plan::digest,
+    tool_policy::secrets as secrets_of,
 };
 use std::collections::BTreeSet;
 
@@ -244,27 +245,23 @@ fn volumes(inputs: &JobInputs<'_>) -> Vec<Volume> {
 
 /// The Secrets that the plan wants and the policy still grants.
 fn secrets(inputs: &JobInputs<'_>) -> BTreeSet<String> {
-    let of = |endpoints: &[sopwith_crds::tool_policy::Endpoint]| -> BTreeSet<String> {
-        let refs = endpoints
-            .iter()
-            .filter_map(|endpoint| endpoint.secret_ref.as_ref());
-        refs.map(|secret| secret.name.clone()).collect()
-    };
-    &of(&inputs.plan.llm) & &of(&inputs.policy.llm)
+    let policy = inputs.policy;
+    let granted: BTreeSet<&str> = secrets_of(&policy.llm, &policy.tools)
+        .map(|secret| secret.name.as_str())
+        .collect();
+    let wanted = inputs.plan.secrets().map(|secret| &secret.name);
+    wanted
+        .filter(|name| granted.contains(name.as_str()))
+        .cloned()
+        .collect()
 }
 
 /// The ConfigMaps of cassettes and certificate authorities.
 fn config_maps(inputs: &JobInputs<'_>) -> BTreeSet<String> {
-    let endpoints = inputs.plan.llm.iter();
-    let names = endpoints.flat_map(|endpoint| {
-        let cassette = endpoint
-            .replay
-            .as_ref()
-            .map(|replay| &replay.cassette_ref.name);
-        let authority = endpoint.ca_ref.as_ref().map(|authority| &authority.name);
-        cassette.into_iter().chain(authority)
-    });
-    names.cloned().collect()
+    let replays = inputs.plan.llm.iter().filter_map(|e| e.replay.as_ref());
+    let cassettes = replays.map(|replay| &replay.cassette_ref.name);
+    let authorities = inputs.plan.authorities().map(|authority| &authority.name);
+    cassettes.chain(authorities).cloned().collect()
 }
 
 fn workspace(bench: &Workbench) -> String {

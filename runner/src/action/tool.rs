@@ -1,9 +1,6 @@
 //! Calling tools: for a role in a conversation, and as an action of its own.
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Instant};
 
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
@@ -27,7 +24,7 @@ use crate::{
     tool::{
         Called, Known, Offer, Record, ToolError,
         builtin::{self, Writer},
-        command, known, make_room, most_of, offer, shortened,
+        command, make_room, most_of, shortened, timeout,
     },
 };
 
@@ -73,7 +70,7 @@ impl Session {
 
 impl Engine {
     /// Begins a conversation of a role.
-    pub(crate) fn session(&self, role: &Role, model: &str) -> Result<Session, Stopped> {
+    pub(crate) async fn session(&self, role: &Role, model: &str) -> Result<Session, Stopped> {
         let granted = granted(&self.plan.tools, &role.tools);
         if granted.is_empty() {
             return Ok(Session::default());
@@ -81,7 +78,7 @@ impl Engine {
         let most = role.max_turns.unwrap_or(defaults::TURNS_WITH_TOOLS);
         let window = self.llm.window(model);
         Ok(Session {
-            offer: offer(&granted)?,
+            offer: self.tools.offer(&granted).await?,
             turns: most,
             most,
             bytes: most_of(window),
@@ -216,7 +213,7 @@ impl Engine {
                 return Err(denied(&format!("role {} is not granted it", role.name)));
             }
         }
-        let known = known(tool, function)?;
+        let known = self.tools.known(tool, function).await?;
         let context = self.context_of(spot);
         let arguments = self.arguments(&known, call, &context)?;
         let begun = Instant::now();
@@ -293,10 +290,7 @@ impl Engine {
             return Ok(called);
         }
         let tool = &known.tool;
-        let seconds = tool
-            .timeout_seconds
-            .unwrap_or(defaults::TOOL_TIMEOUT_SECONDS);
-        let timeout = Duration::from_secs(seconds.into());
+        let timeout = timeout(tool);
         if let Err(why) = self.tools.limits.admit(&tool.name, timeout).await {
             return Ok(Called::not(ToolStatus::Denied, why));
         }
@@ -308,6 +302,10 @@ impl Engine {
             };
             let given = (arguments, timeout);
             return Ok(command::run(&self.benches, &self.tree, command, given, collect).await?);
+        }
+        if let Some(server) = self.tools.server(&tool.name) {
+            let function = known.function.as_deref().unwrap_or_default();
+            return Ok(server.call(function, arguments, timeout).await);
         }
         match tool.builtin {
             Some(builtin) => Ok(self.builtin(spot, builtin, arguments, most).await),

@@ -128,7 +128,7 @@ impl Engine {
             ..Ask::default()
         };
         let before = self.llm.used();
-        let mut session = self.session(role, &ask.model)?;
+        let mut session = self.session(role, &ask.model).await?;
         let files = self
             .answered(spot, &mut session, &mut ask, prompt, &context)
             .await?;

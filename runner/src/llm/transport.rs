@@ -16,7 +16,7 @@ use sopwith_crds::{
     agent_run::KeyRef,
     contract::{
         cassette::Key,
-        plan::{CONFIG_DIR, SECRETS_DIR},
+        plan::{CONFIG_DIR, RunPlan, SECRETS_DIR},
     },
     tool_policy::{Endpoint, Model, Provider},
 };
@@ -201,33 +201,8 @@ impl Http {
         for model in &endpoint.models {
             address(endpoint, model).map_err(setup)?;
         }
-        // A redirect would carry the key elsewhere; a proxy of the environment is nobody's decision.
-        let mut builder = Client::builder()
-            .connect_timeout(CONNECT)
-            .redirect(Policy::none())
-            .no_proxy();
-        if let Some(ca) = &endpoint.ca_ref {
-            let path = file_of(&places.config, ca);
-            let pem = std::fs::read(&path)
-                .map_err(|error| setup(format!("caRef {}/{}: {error}", ca.name, ca.key)))?;
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| {
-                setup(format!(
-                    "caRef {}/{} holds no certificates: {error}",
-                    ca.name, ca.key
-                ))
-            })?;
-            builder = builder.tls_certs_only(certificates);
-        } else if endpoint
-            .base_url
-            .as_ref()
-            .is_some_and(|base| base.starts_with("http:"))
-        {
-            // Plain http needs no authorities, and an image may have none.
-            builder = builder.tls_certs_only([]);
-        }
-        let client = builder
-            .build()
-            .map_err(|error| setup(format!("cannot set up HTTP: {}", chain(&error))))?;
+        let base = endpoint.base_url.as_deref().unwrap_or_default();
+        let client = client(base, endpoint.ca_ref.as_ref(), places).map_err(setup)?;
         let key = endpoint
             .secret_ref
             .as_ref()
@@ -293,6 +268,36 @@ impl Http {
     }
 }
 
+/// An HTTP client for an address, which is checked against a private authority where one is named.
+pub(crate) fn client(
+    base: &str,
+    authority: Option<&KeyRef>,
+    places: &Places,
+) -> Result<Client, String> {
+    // A redirect would carry the key elsewhere; a proxy of the environment is nobody's decision.
+    let mut builder = Client::builder()
+        .connect_timeout(CONNECT)
+        .redirect(Policy::none())
+        .no_proxy();
+    if let Some(ca) = authority {
+        let pem = std::fs::read(file_of(&places.config, ca))
+            .map_err(|error| format!("caRef {}/{}: {error}", ca.name, ca.key))?;
+        let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| {
+            format!(
+                "caRef {}/{} holds no certificates: {error}",
+                ca.name, ca.key
+            )
+        })?;
+        builder = builder.tls_certs_only(certificates);
+    } else if base.starts_with("http:") {
+        // Plain http needs no authorities, and an image may have none.
+        builder = builder.tls_certs_only([]);
+    }
+    builder
+        .build()
+        .map_err(|error| format!("cannot set up HTTP: {}", chain(&error)))
+}
+
 fn connection(error: &reqwest::Error) -> TransportError {
     TransportError::Connection(chain(error))
 }
@@ -308,23 +313,20 @@ pub fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-fn file_of(folder: &Path, reference: &KeyRef) -> PathBuf {
+pub(crate) fn file_of(folder: &Path, reference: &KeyRef) -> PathBuf {
     folder.join(&reference.name).join(&reference.key)
 }
 
-fn read_key(path: &Path) -> Option<SecretString> {
+pub(crate) fn read_key(path: &Path) -> Option<SecretString> {
     let text = std::fs::read_to_string(path).ok()?;
     let key = text.trim();
     (!key.is_empty()).then(|| SecretString::from(key))
 }
 
-/// Secrets and keys that endpoints need and that are not there or empty, each once.
-pub fn missing_secrets(endpoints: &[Endpoint], places: &Places) -> Vec<KeyRef> {
+/// Secrets and keys that a plan needs and that are not there or empty, each once.
+pub fn missing_secrets(plan: &RunPlan, places: &Places) -> Vec<KeyRef> {
     let mut missing: Vec<KeyRef> = Vec::new();
-    for reference in endpoints
-        .iter()
-        .filter_map(|endpoint| endpoint.secret_ref.as_ref())
-    {
+    for reference in plan.secrets() {
         if read_key(&file_of(&places.secrets, reference)).is_none() && !missing.contains(reference)
         {
             missing.push(reference.clone());

@@ -8,21 +8,27 @@ mod book;
 pub mod builtin;
 pub(crate) mod command;
 mod limits;
+mod mcp;
 mod registry;
 mod result;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::json;
 use sopwith_crds::{
+    check::defaults::TOOL_TIMEOUT_SECONDS,
     contract::report::ToolStatus,
     status::FailureReason,
     tool_policy::{Granted, Tool},
 };
 
 pub(crate) use book::Book;
+use crate::llm::transport::Places;
+
 pub use book::Record;
 use limits::Limits;
+use mcp::Server;
+pub use mcp::functions as mcp_functions;
 pub(crate) use registry::{Known, Offer};
 pub(crate) use result::{make_room, most_of, shortened};
 
@@ -70,51 +76,74 @@ impl Called {
 /// The tools of a run, and the book of their calls.
 #[derive(Debug, Default)]
 pub struct Toolbox {
+    servers: BTreeMap<String, Server>,
     pub(crate) limits: Limits,
     pub(crate) book: Book,
 }
 
 impl Toolbox {
     /// The tools of a plan, of which earlier launches made so many calls.
-    pub fn new(tools: &[Tool], made: BTreeMap<String, u32>) -> Self {
+    pub fn new(tools: &[Tool], made: BTreeMap<String, u32>, places: &Places) -> Self {
+        let with_server = tools.iter().filter(|tool| tool.mcp.is_some());
         Self {
+            servers: with_server
+                .map(|tool| (tool.name.clone(), Server::new(tool, places)))
+                .collect(),
             limits: Limits::new(tools, made),
             book: Book::default(),
         }
     }
-}
 
-/// What a role can call.
-pub(crate) fn offer(granted: &[Granted<'_>]) -> Result<Offer, ToolError> {
-    let mut all = Vec::new();
-    for granted in granted {
-        if granted.functions.is_empty() {
-            all.push(known(granted.tool, None)?);
+    /// What a role can call.
+    pub(crate) async fn offer(&self, granted: &[Granted<'_>]) -> Result<Offer, ToolError> {
+        let mut all = Vec::new();
+        for granted in granted {
+            if granted.functions.is_empty() {
+                all.push(self.known(granted.tool, None).await?);
+            }
+            for function in &granted.functions {
+                all.push(self.known(granted.tool, Some(function)).await?);
+            }
         }
-        for function in &granted.functions {
-            all.push(known(granted.tool, Some(function))?);
+        Ok(Offer::new(all))
+    }
+
+    /// A tool, or a function of it, with its documentation.
+    pub(crate) async fn known(
+        &self,
+        tool: &Tool,
+        function: Option<&str>,
+    ) -> Result<Known, ToolError> {
+        match (self.server(&tool.name), function) {
+            (Some(server), Some(function)) => server.known(function, timeout(tool)).await,
+            _ => own(tool),
         }
     }
-    Ok(Offer::new(all))
+
+    /// The server that a tool is.
+    pub(crate) fn server(&self, tool: &str) -> Option<&Server> {
+        self.servers.get(tool)
+    }
 }
 
-/// A tool, or a function of it, with its documentation.
-pub(crate) fn known(tool: &Tool, function: Option<&str>) -> Result<Known, ToolError> {
-    let lacks = |message: &str| ToolError {
+/// Most time of a call, and of the wait for its turn.
+pub(crate) fn timeout(tool: &Tool) -> Duration {
+    let seconds = tool.timeout_seconds.unwrap_or(TOOL_TIMEOUT_SECONDS);
+    Duration::from_secs(seconds.into())
+}
+
+/// A tool of Sopwith or a program, with its documentation.
+fn own(tool: &Tool) -> Result<Known, ToolError> {
+    if let Some(builtin) = tool.builtin {
+        let told = builtin.description().to_owned();
+        return Ok(Known::new(tool, None, told, builtin.schema()));
+    }
+    let command = tool.command.as_ref().ok_or_else(|| ToolError {
         tool: tool.name.clone(),
         reason: FailureReason::InvalidPlan,
-        message: message.to_owned(),
-    };
-    match (tool.builtin, &tool.command, function) {
-        (Some(builtin), _, None) => {
-            let own = builtin.description().to_owned();
-            Ok(Known::new(tool, None, own, builtin.schema()))
-        }
-        (None, Some(command), None) => {
-            let none = || json!({"type": "object", "additionalProperties": false});
-            let schema = command.schema.clone().unwrap_or_else(none);
-            Ok(Known::new(tool, None, String::new(), schema))
-        }
-        _ => Err(lacks("is of no kind that this version supports")),
-    }
+        message: "is of no kind that this version supports".to_owned(),
+    })?;
+    let none = || json!({"type": "object", "additionalProperties": false});
+    let schema = command.schema.clone().unwrap_or_else(none);
+    Ok(Known::new(tool, None, String::new(), schema))
 }

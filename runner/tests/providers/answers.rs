@@ -141,12 +141,12 @@ async fn a_key_that_is_missing_or_empty_is_named_and_one_that_comes_is_found() {
     let mut room = Room::new(vec![
         Dialect::Openai.endpoint("e".into(), "http://127.0.0.1:1"),
     ]);
-    assert!(missing_secrets(&room.plan.llm, &room.places).is_empty());
+    assert!(missing_secrets(&room.plan, &room.places).is_empty());
     room.plan.llm[0].secret_ref = Some(KeyRef {
         name: "other".into(),
         key: "key".into(),
     });
-    let missing = missing_secrets(&room.plan.llm, &room.places);
+    let missing = missing_secrets(&room.plan, &room.places);
     assert_eq!(
         (missing[0].name.as_str(), missing[0].key.as_str()),
         ("other", "key")
@@ -154,9 +154,9 @@ async fn a_key_that_is_missing_or_empty_is_named_and_one_that_comes_is_found() {
     let folder = room.places.secrets.join("other");
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("key"), " \n").unwrap();
-    assert_eq!(missing_secrets(&room.plan.llm, &room.places).len(), 1);
+    assert_eq!(missing_secrets(&room.plan, &room.places).len(), 1);
     std::fs::write(folder.join("key"), "x").unwrap();
-    assert!(missing_secrets(&room.plan.llm, &room.places).is_empty());
+    assert!(missing_secrets(&room.plan, &room.places).is_empty());
 }
 
 #[tokio::test]

@@ -11,4 +11,6 @@ mod action;
 mod command;
 mod conversation;
 mod limits;
+mod mcp;
 mod room;
+mod server;

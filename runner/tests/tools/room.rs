@@ -139,6 +139,13 @@ impl Room {
         }
     }
 
+    /// Writes a key of a Secret, as `SECRET/KEY`.
+    pub(crate) fn secret(&self, name: &str, value: &str) {
+        let path = self.folder.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, value).unwrap();
+    }
+
     /// Flies with a model that answers the turns of the action `change` with these, as YAML of a cassette's response.
     pub(crate) async fn fly(&self, answers: &[&str]) -> Run {
         self.fly_on(answers, LocalGateway::default()).await

@@ -82,7 +82,7 @@ fn of_a_procedure_is_not_supported_yet(#[case] text: &str, #[case] expected: &st
     "llm: [{name: e, provider: replay, replay: {cassetteRef: {name: c}, mode: gatesOnly}, models: []}]",
     "spec.llm[e].replay.mode: gatesOnly is"
 )]
-#[case("tools: [{name: t, mcp: {url: 'https://x'}}]", "spec.tools[t].mcp: is")]
+#[case("tools: [{name: t, mcp: {image: i}}]", "spec.tools[t].mcp.image: is")]
 #[case("packages: [{index: i}]", "spec.packages: is")]
 #[case("git: [{url: u}]", "spec.git: is")]
 #[case("deliver: {}", "spec.deliver: is")]
@@ -111,7 +111,7 @@ fn of_a_policy_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) 
 fn what_is_supported_is_not_refused() {
     let run = "sopRef: {name: s}\nideaFrom: {configMapKeyRef: {name: c, key: k}}\ninputs: [{name: i, configMapKeyRef: {name: c, key: k}}]\nsuspend: true\ncancel: false\nttlSecondsAfterFinished: 1\nstartDeadlineSeconds: 1\ndeadlineSeconds: 1\nrequestedBy: me\nchangeRef: C1\nlongTermMemory: false\nincremental: false\nmaxAutoSummarizeCode: 0\nenvironment: staging\npromptSchema: json\nproject: {source: {run: r}}\nrunner: {nodeSelector: {a: b}}\n";
     let sop = "templatesFrom: [{configMap: c}]\nroles: [{name: r, reactMode: ByOrder, tools: [t], maxTurns: 3}]\nsteps: [{name: a, actions: [{name: x, tool: {name: t, path: p}}], onStuck: Alert, outputs: [{name: o, path: p, freeze: true}], gates: [{name: g, kind: expression, expression: 'true', exhausted: Ask, onFailure: [{action: Retry, workspace: keep}, {action: Ask}]}, {name: h, kind: approval}]}]\n";
-    let policy = "approvals: {count: 2}\ntools: [{name: t, builtin: read_file, critical: true, timeoutSeconds: 3, rateLimit: {perMinute: 3}, maxCalls: 3}, {name: u, description: d, command: {argv: [a], image: i}}]\nllm: [{name: e, provider: openai, idleTimeoutSeconds: 3, rateLimit: {perMinute: 1}, models: []}]\nbudgets: {tokensPerDay: 1, costPerDay: '1', tokensPerRun: 1, costPerRun: '1', onExhausted: Fail}\nconcurrency: {llmRequests: 2}\nobservability: {required: false}\npod: {runtimeClassName: gvisor}\n";
+    let policy = "approvals: {count: 2}\ntools: [{name: t, builtin: read_file, critical: true, timeoutSeconds: 3, rateLimit: {perMinute: 3}, maxCalls: 3}, {name: u, description: d, command: {argv: [a], image: i}}, {name: v, mcp: {url: 'https://x'}, includeFunctions: [f], secretRef: {name: s, key: k}}]\nllm: [{name: e, provider: openai, idleTimeoutSeconds: 3, rateLimit: {perMinute: 1}, models: []}]\nbudgets: {tokensPerDay: 1, costPerDay: '1', tokensPerRun: 1, costPerRun: '1', onExhausted: Fail}\nconcurrency: {llmRequests: 2}\nobservability: {required: false}\npod: {runtimeClassName: gvisor}\n";
     let found = super::super::not_supported_yet(&yaml(run), &yaml(sop), &yaml(policy));
     assert_eq!(told(&found), [""; 0]);
 }
