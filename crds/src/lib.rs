@@ -12,6 +12,7 @@ pub mod conditions;
 pub mod contract;
 pub mod language;
 pub mod manifest;
+pub mod memory;
 pub mod money;
 pub mod places;
 pub mod plan;
