@@ -1,6 +1,8 @@
 //! The existing project that a run begins with: loaded in the first launch before any step, then kept beside what the run
 //! makes of it.
 
+use std::sync::Arc;
+
 use sopwith_crds::{
     archive::{ArchiveError, unpack},
     contract::{
@@ -15,10 +17,20 @@ use crate::{
     ending::End,
     engine::Engine,
     gateway::{Gateway, GatewayError},
+    recover::{self, Recovered},
     report::Reporter,
     snapshot::{FilesError, SnapshotError, files, read},
     tree::{Tree, TreeError},
 };
+
+/// What a run begins with.
+#[derive(Debug)]
+pub enum Beginning {
+    /// A project.
+    Project(Base),
+    /// The state of an earlier run.
+    State(Box<Recovered>),
+}
 
 /// A project, and where it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -72,16 +84,59 @@ impl From<ArchiveError> for SourceError {
 
 impl SourceError {
     /// Why the run fails; none where another launch may have more luck.
-    pub fn failure(&self, source: &Source) -> Option<Failure> {
+    fn failure(&self, from: &str) -> Option<Failure> {
         if let Self::Gateway(GatewayError::Away(_) | GatewayError::Superseded(_)) = self {
             return None;
         }
         Some(Failure {
             reason: FailureReason::ProjectUnavailable,
             step: None,
-            message: format!("the project cannot be loaded from {}: {self}", told(source)),
+            message: format!("the project cannot be loaded from {from}: {self}"),
         })
     }
+}
+
+/// What a launch begins with, or how it ends: none where it resumes from a snapshot, which has it, or where the run begins
+/// with an empty project.
+pub(crate) async fn begin(
+    plan: &RunPlan,
+    start: &LaunchStart,
+    gateway: &Gateway,
+    reporter: &Reporter,
+) -> Result<Option<Beginning>, (Outcome, Option<Failure>)> {
+    if start.snapshot.is_some() {
+        return Ok(None);
+    }
+    let loaded = tokio::select! {
+        biased;
+        stop = reporter.stopped() => return Err((stop.outcome(), None)),
+        loaded = beginning(plan, gateway) => loaded,
+    };
+    loaded.map_err(|(from, error)| {
+        tracing::error!(%error, "no project to begin with");
+        match error.failure(&from) {
+            Some(failure) => (Outcome::Failed, Some(failure)),
+            None => (Outcome::Interrupted, None),
+        }
+    })
+}
+
+async fn beginning(
+    plan: &RunPlan,
+    gateway: &Gateway,
+) -> Result<Option<Beginning>, (String, SourceError)> {
+    let (from, loaded) = match (&plan.recover, &plan.source) {
+        (Some(recover), _) => (
+            format!("run {} after step {}", recover.run, recover.step),
+            recover::load(plan, recover, gateway).await,
+        ),
+        (None, Some(source)) => (
+            told(source),
+            load(source, gateway).await.map(Beginning::Project),
+        ),
+        (None, None) => return Ok(None),
+    };
+    loaded.map(Some).map_err(|error| (from, error))
 }
 
 /// A source, for people.
@@ -90,31 +145,6 @@ fn told(source: &Source) -> String {
         Source::Run { name, .. } => format!("run {name}"),
         Source::Upload { digest } => format!("upload {digest}"),
     }
-}
-
-/// The project that a launch begins with, or how it ends: none where it resumes from a snapshot, which has it, or where
-/// the run begins with an empty project.
-pub(crate) async fn begin(
-    plan: &RunPlan,
-    start: &LaunchStart,
-    gateway: &Gateway,
-    reporter: &Reporter,
-) -> Result<Option<Base>, (Outcome, Option<Failure>)> {
-    let (None, Some(source)) = (&start.snapshot, &plan.source) else {
-        return Ok(None);
-    };
-    let loaded = tokio::select! {
-        biased;
-        stop = reporter.stopped() => return Err((stop.outcome(), None)),
-        loaded = load(source, gateway) => loaded,
-    };
-    loaded.map(Some).map_err(|error| {
-        tracing::error!(%error, "no project to begin with");
-        match error.failure(source) {
-            Some(failure) => (Outcome::Failed, Some(failure)),
-            None => (Outcome::Interrupted, None),
-        }
-    })
 }
 
 /// Loads the project of a source.
@@ -147,8 +177,14 @@ pub async fn load(source: &Source, gateway: &Gateway) -> Result<Base, SourceErro
 }
 
 impl Engine {
-    /// Before the first step of the first launch: keeps the project that the run begins with.
+    /// Before the first step of the first launch: keeps what the run begins with.
     pub(crate) async fn prepare(&mut self) -> Result<(), End> {
+        let plan = Arc::clone(&self.plan);
+        if let Some(recover) = &plan.recover {
+            let snapshot = self.save().await?;
+            self.tell_recovered(recover, snapshot);
+            return self.deliver().await;
+        }
         let Some(baseline) = &self.record.baseline else {
             return Ok(());
         };

@@ -26,11 +26,12 @@ use sopwith_crds::{
 use crate::{
     action::command::Benches,
     attempt::{Decided, Stopped},
-    base::Base,
+    base::Beginning,
     context::{Moment, Place, SharedTree, at, places},
     ending::End,
     gate::{Said, approval::answer},
     llm::Llm,
+    recover::Recovered,
     report::{Reporter, Stop},
     snapshot::{Blobs, Record},
     sop::{Decision, Happened, State, Wait, Way, apply, next, way},
@@ -71,8 +72,8 @@ pub struct Parts {
     pub blobs: Blobs,
     /// The snapshot to resume from.
     pub resume: Option<Digest>,
-    /// The project to begin with, where there is no snapshot to resume from.
-    pub base: Option<Base>,
+    /// What to begin with, where there is no snapshot to resume from.
+    pub beginning: Option<Beginning>,
     /// What people decided on the gate at which the snapshot waits.
     pub decisions: Vec<agent_run::Decision>,
     /// What has to be reported first.
@@ -89,7 +90,7 @@ impl Engine {
             reporter,
             mut blobs,
             resume,
-            base,
+            beginning,
             decisions,
             first,
         } = parts;
@@ -113,9 +114,24 @@ impl Engine {
                 loaded.map_err(|error| failed(FailureReason::Internal, error.to_string()))?;
             tree.write(|tree| *tree = files);
             record = before;
-        } else if let Some(base) = base {
-            tree.write(|tree| *tree = base.tree.clone());
-            record.baseline = Some(blobs.add_base(base));
+        }
+        match beginning {
+            Some(Beginning::Project(base)) => {
+                tree.write(|tree| *tree = base.tree.clone());
+                record.baseline = Some(blobs.add_base(base));
+            }
+            Some(Beginning::State(state)) => {
+                let inherited = plan.recover.as_ref().map(|from| from.usage.clone());
+                let Recovered {
+                    tree: files,
+                    record: before,
+                    blobs: kept,
+                } = *state;
+                tree.write(|tree| *tree = files);
+                (record, blobs) = (before, kept);
+                record.inherited = inherited;
+            }
+            None => {}
         }
         // A round that began in an earlier launch was told then.
         let round_told = if resume.is_some() {
@@ -203,6 +219,11 @@ impl Engine {
                 });
                 return None;
             }
+        }
+        if self.state().inherited(&step.name) && self.outputs_are_there(step).is_err() {
+            self.happened(&Happened::NotInherited {
+                step: step.name.clone(),
+            });
         }
         let findings = self.record.machine.state.step(&step.name).findings;
         self.happened(&Happened::Started {
@@ -409,7 +430,7 @@ impl Engine {
     fn happened(&mut self, happened: &Happened) {
         let way = way(&self.plan, self.state(), happened);
         let entry = Entry::of(self.state(), happened, &way);
-        self.record.machine.trail.push(entry);
+        self.record.machine.trail.extend(entry);
         self.record.machine.state = apply(&self.plan, self.state(), happened);
     }
 

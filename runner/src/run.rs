@@ -154,8 +154,8 @@ impl Flight {
                 },
                 None => vec![first],
             };
-            let base = match base::begin(&plan, &start, &gateway, &reporter).await {
-                Ok(base) => base,
+            let beginning = match base::begin(&plan, &start, &gateway, &reporter).await {
+                Ok(beginning) => beginning,
                 Err((outcome, failure)) => {
                     return ended(&reporter, first, outcome, failure, start.snapshot).await;
                 }
@@ -167,12 +167,13 @@ impl Flight {
                 reporter: reporter.clone(),
                 blobs: Blobs::new(gateway),
                 resume: start.snapshot.clone(),
-                base,
+                beginning,
                 decisions: start.decisions,
                 first: first.clone(),
             };
-            match Engine::new(parts).await {
-                Ok(mut engine) => engine.run().await,
+            // Boxed: they are large, and so would be whatever waits for them.
+            match Box::pin(Engine::new(parts)).await {
+                Ok(mut engine) => Box::pin(engine.run()).await,
                 Err(failure) => {
                     ended(
                         &reporter,

@@ -67,7 +67,6 @@ impl NotYet {
         let git = project.source.and_then(|source| source.git);
         self.refuse(git.is_some(), "spec.project.source.git", "");
         self.refuse(project.deliver.is_some(), "spec.project.deliver", "");
-        self.refuse(run.recover_from.is_some(), "spec.recoverFrom", "");
         let queue = run
             .runner
             .as_ref()

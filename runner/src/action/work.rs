@@ -32,6 +32,10 @@ type Files = Vec<(String, String)>;
 
 impl Engine {
     pub(crate) async fn work(&mut self, spot: Spot<'_>, work: &Work) -> Result<(), Stopped> {
+        // An earlier run did it.
+        if self.state().inherited(&spot.step.name) {
+            return Ok(());
+        }
         let (message, wrote) = if let Some(prompt) = &work.prompt {
             self.prompt(spot, prompt).await?
         } else if let Some(command) = &work.command {

@@ -11,7 +11,6 @@ const RUN: &str = "sopRef: {name: s}\nidea: x\n";
 #[case("reqaFile: a", "spec.reqaFile: is")]
 #[case("project: {source: {git: {url: u}}}", "spec.project.source.git: is")]
 #[case("project: {deliver: {git: {branch: b}}}", "spec.project.deliver: is")]
-#[case("recoverFrom: {run: r}", "spec.recoverFrom: is")]
 #[case("runner: {queueName: q}", "spec.runner.queueName: is")]
 #[case("promptSchema: markdown", "spec.promptSchema: markdown is")]
 fn of_a_run_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) {
@@ -119,7 +118,7 @@ fn of_a_policy_is_not_supported_yet(#[case] text: &str, #[case] expected: &str) 
 
 #[test]
 fn what_is_supported_is_not_refused() {
-    let run = "sopRef: {name: s}\nideaFrom: {configMapKeyRef: {name: c, key: k}}\ninputs: [{name: i, configMapKeyRef: {name: c, key: k}}]\nsuspend: true\ncancel: false\nttlSecondsAfterFinished: 1\nstartDeadlineSeconds: 1\ndeadlineSeconds: 1\nrequestedBy: me\nchangeRef: C1\nlongTermMemory: false\nincremental: false\nmaxAutoSummarizeCode: 0\nenvironment: staging\npromptSchema: json\nproject: {source: {run: r}}\nrunner: {nodeSelector: {a: b}}\n";
+    let run = "sopRef: {name: s}\nideaFrom: {configMapKeyRef: {name: c, key: k}}\ninputs: [{name: i, configMapKeyRef: {name: c, key: k}}]\nsuspend: true\ncancel: false\nttlSecondsAfterFinished: 1\nstartDeadlineSeconds: 1\ndeadlineSeconds: 1\nrequestedBy: me\nchangeRef: C1\nlongTermMemory: false\nincremental: false\nmaxAutoSummarizeCode: 0\nenvironment: staging\npromptSchema: json\nproject: {source: {run: r}}\nrecoverFrom: {run: r, step: s}\nrunner: {nodeSelector: {a: b}}\n";
     let sop = "templatesFrom: [{configMap: c}]\nroles: [{name: r, reactMode: ByOrder}]\nsteps: [{name: a, onStuck: Alert, outputs: [{name: o, path: p, freeze: true}], gates: [{name: g, kind: expression, expression: 'true', exhausted: Ask, onFailure: [{action: Retry, workspace: keep}, {action: Ask}]}, {name: h, kind: approval}]}]\n";
     let policy = "approvals: {count: 2}\nllm: [{name: e, provider: openai, idleTimeoutSeconds: 3, models: []}]\nbudgets: {tokensPerDay: 1, costPerDay: '1', tokensPerRun: 1, costPerRun: '1', onExhausted: Fail}\nconcurrency: {llmRequests: 2}\nobservability: {required: false}\npod: {runtimeClassName: gvisor}\n";
     let found = super::super::not_supported_yet(&yaml(run), &yaml(sop), &yaml(policy));
