@@ -34,7 +34,7 @@ test: ## Everything, from nothing: tools, lint, unit tests, cluster, images, end
 	@$(STAGES) test tools lint unit $(if $(filter current,$(CLUSTER)),,cluster-up) images install e2e
 
 ##@ Stages
-.PHONY: tools tools-base lint unit cluster-up cluster-down images plugin install demo-run e2e faults
+.PHONY: tools tools-base lint unit cluster-up cluster-down images plugin install demo-run e2e faults bench
 tools: ## Install missing Debian packages; build the cluster's parts, helm, kubectl and the lint tools into the cache
 	@$(CLUSTER_DIR)/tools.sh
 
@@ -77,6 +77,9 @@ e2e: ## Tests against the cluster
 faults: ## Every fault at every write, read and watched event of the operator: the long form of one of the tests in e2e
 	@$(USE)
 	SOPWITH_FAULTS=$${SOPWITH_FAULTS:-all} $(E2E) --test faults -- --nocapture
+
+bench: ## What a run costs of its own: time a step and memory of a local run, as a release build
+	@cargo bench --locked --quiet -p sopwith-runner --bench local
 
 ##@ Files
 .PHONY: generate clean help

@@ -1,6 +1,6 @@
 //! The command line.
 
-use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use jiff::SignedDuration;
 use std::{path::PathBuf, time::Duration};
 
@@ -56,6 +56,62 @@ pub(crate) enum Command {
     /// Regular files that git would not ignore go into the run's namespace; the digest that is printed belongs into
     /// spec.project.source.upload of an `AgentRun` there. The same files have the same digest. An upload is kept for 7 days.
     Push(PushArgs),
+    /// Write a template of a run, with the policy and the Secret it needs
+    ///
+    /// Every option stands in it, most of them in a comment with its default. Fill it in and apply it. Needs no cluster.
+    Init(InitArgs),
+}
+
+#[derive(Debug, ClapArgs)]
+pub(crate) struct InitArgs {
+    /// Name of the `AgentRun`
+    #[arg(default_value = "my-run", value_parser = object_name)]
+    pub(crate) name: String,
+    /// What is to be done, in a line or a few
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "Write a command-line blackjack game"
+    )]
+    pub(crate) idea: String,
+    /// Name of the `SopDefinition`
+    #[arg(long, value_name = "NAME", default_value = "software-company", value_parser = object_name)]
+    pub(crate) sop: String,
+    /// Provider of the models
+    #[arg(long, value_enum, default_value = "openai")]
+    pub(crate) provider: ProviderArg,
+    /// File to write; - for standard output
+    #[arg(long, value_name = "FILE", default_value = "sopwith.yaml")]
+    pub(crate) out: PathBuf,
+    /// Replace the file where it exists
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+/// Providers of which there are templates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum ProviderArg {
+    /// `OpenAI`, or a server that speaks its protocol
+    Openai,
+    /// Azure `OpenAI`
+    Azure,
+    /// A server of Ollama
+    Ollama,
+    /// Groq
+    Groq,
+}
+
+/// A name as Kubernetes takes it, short enough for a run.
+fn object_name(text: &str) -> Result<String, String> {
+    let inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    let good = !text.is_empty()
+        && text.len() <= 50
+        && text.chars().all(inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-');
+    good.then(|| text.to_owned()).ok_or_else(|| {
+        "write at most 50 lower-case letters, digits and dashes, a letter or digit first and last".to_owned()
+    })
 }
 
 #[derive(Debug, ClapArgs)]

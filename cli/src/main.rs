@@ -3,6 +3,7 @@
 mod args;
 mod cluster;
 mod gateway;
+mod init;
 mod pull;
 mod push;
 mod text;
@@ -34,15 +35,19 @@ async fn run(args: Args) -> anyhow::Result<ExitCode> {
         .install_default()
         .map_err(|_| anyhow::anyhow!("TLS could not be set up: a provider is installed already"))
         .context("start")?;
-    let cluster = cluster::Cluster::connect(&args.cluster).await?;
-    match args.command {
-        Command::Watch(watch) => Ok(ExitCode::from(watch::run(&cluster, &watch).await?)),
+    let connect = async || cluster::Cluster::connect(&args.cluster).await;
+    match &args.command {
+        Command::Init(init) => {
+            init::run(init)?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Watch(watch) => Ok(ExitCode::from(watch::run(&connect().await?, watch).await?)),
         Command::Pull(pull) => {
-            pull::run(&cluster, &pull).await?;
+            pull::run(&connect().await?, pull).await?;
             Ok(ExitCode::SUCCESS)
         }
         Command::Push(push) => {
-            push::run(&cluster, &push).await?;
+            push::run(&connect().await?, push).await?;
             Ok(ExitCode::SUCCESS)
         }
     }

@@ -5,12 +5,13 @@ use k8s_openapi::api::core::v1::{ResourceRequirements, Toleration};
 use kube::CustomResource;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 /// An AgentRun executes a SopDefinition once: an idea, a procedure, a policy and options.
 ///
 /// The spec cannot be changed after creation, but for `suspend`, `cancel`, `decisions` and
-/// `ttlSecondsAfterFinished`; `investment` may be raised. To run again, create a new AgentRun.
+/// `ttlSecondsAfterFinished`; `investment` may be raised. To run again, create a new AgentRun. `kubectl sop init` writes a
+/// template of one, with its ToolPolicy (MetaGPT: init-config).
 #[derive(CustomResource, Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[kube(
     group = "sopwith.dev",
@@ -23,7 +24,7 @@ use std::collections::BTreeMap;
     status = "AgentRunStatus",
     derive = "PartialEq",
     derive = "Default",
-    doc = "An AgentRun executes a SopDefinition once: an idea, a procedure, a policy and options. The spec cannot be changed after creation, but for suspend, cancel, decisions and ttlSecondsAfterFinished; investment may be raised. To run again, create a new AgentRun.",
+    doc = "An AgentRun executes a SopDefinition once: an idea, a procedure, a policy and options. The spec cannot be changed after creation, but for suspend, cancel, decisions and ttlSecondsAfterFinished; investment may be raised. To run again, create a new AgentRun. `kubectl sop init` writes a template of one, with its ToolPolicy (MetaGPT: init-config).",
     printcolumn(
         name = "SOP",
         type_ = "string",
@@ -155,7 +156,9 @@ pub struct AgentRunSpec {
     /// Works on an existing project and leaves what it does not touch as it was (MetaGPT: inc). Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incremental: Option<bool>,
-    /// Most rounds of summarising and repairing code; -1 has no limit (MetaGPT: max-auto-summarize-code). Default: 0.
+    /// Most passes of summarising and repairing code (MetaGPT: max-auto-summarize-code). The procedure sees it as
+    /// `options.maxAutoSummarizeCode` and uses it as the `max` of a loop: 0 leaves the loop out, -1 leaves it to the 100 passes
+    /// that any loop may have, to rounds and to the budget. Default: 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1, max = 100))]
     pub max_auto_summarize_code: Option<i32>,
@@ -341,6 +344,20 @@ pub struct ProjectSource {
     pub upload: Option<String>,
 }
 
+/// As expressions and templates see it: the address and `@` before the revision, `run` and its name, or the digest.
+impl fmt::Display for ProjectSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (&self.git, &self.run, &self.upload) {
+            (Some(git), _, _) => match &git.reference {
+                Some(reference) => write!(f, "{}@{reference}", git.url),
+                None => f.write_str(&git.url),
+            },
+            (None, Some(run), _) => write!(f, "run {run}"),
+            (None, None, upload) => f.write_str(upload.as_deref().unwrap_or_default()),
+        }
+    }
+}
+
 /// A Git repository at a revision.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]
@@ -383,6 +400,16 @@ pub struct RecoverFrom {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub step: Option<String>,
+}
+
+/// As expressions and templates see it: the run, and after a slash the step where one is named.
+impl fmt::Display for RecoverFrom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.step {
+            Some(step) => write!(f, "{}/{step}", self.run),
+            None => f.write_str(&self.run),
+        }
+    }
 }
 
 /// What a person decided on a gate that waits.

@@ -31,6 +31,8 @@ pub const GROUP: &str = "sopwith.dev";
 pub const RUN_LABEL: &str = "sopwith.dev/run";
 /// Label on every Job and pod of a run: the launch it belongs to.
 pub const LAUNCH_LABEL: &str = "sopwith.dev/launch";
+/// Annotation of a Job that was told to end since a step of its launch was stuck; says which, for people.
+pub const STUCK_ANNOTATION: &str = "sopwith.dev/stuck";
 /// Audience of the token with which a runner speaks to the gateway.
 pub const GATEWAY_AUDIENCE: &str = "gateway.sopwith.dev";
 /// Annotation on the `EndpointSlice` of the gateway's Service: its certificate authority (PEM).

@@ -344,6 +344,20 @@ fn options(inputs: &PlanInputs<'_>) -> RunOptions {
         code_review: spec.code_review.unwrap_or(true),
         run_tests,
         implement: spec.implement.unwrap_or(true),
+        incremental: spec.incremental.unwrap_or(false),
+        max_auto_summarize_code: spec.max_auto_summarize_code.unwrap_or(0),
+        reqa_file: spec.reqa_file.clone().unwrap_or_default(),
+        project_source: spec
+            .project
+            .as_ref()
+            .and_then(|project| project.source.as_ref())
+            .map(ToString::to_string)
+            .unwrap_or_default(),
+        recover_from: spec
+            .recover_from
+            .as_ref()
+            .map(ToString::to_string)
+            .unwrap_or_default(),
         deadline_seconds: spec.deadline_seconds,
     }
 }

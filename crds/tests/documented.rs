@@ -2,6 +2,7 @@
 
 #![cfg(test)]
 
+use kube::CustomResourceExt as _;
 use serde::de::DeserializeOwned;
 use sopwith_crds::{AgentRun, SopDefinition, SopDefinitionSpec, ToolPolicy, check};
 
@@ -51,4 +52,39 @@ fn the_documented_procedure_has_no_mistake() {
     }
     let page: Page = yaml(&example("docs/write-an-sop.md"));
     assert_eq!(check::sop(&page.spec), []);
+}
+
+/// The description of a field of `AgentRun`'s schema, by its path.
+fn explained(path: &[&str]) -> String {
+    let crd = serde_json::to_value(AgentRun::crd()).unwrap();
+    let schema = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+    let field = path
+        .iter()
+        .fold(schema, |schema, name| schema["properties"][name].clone());
+    field["description"].as_str().unwrap_or_default().to_owned()
+}
+
+#[test]
+fn each_option_of_metagpt_is_named_where_kubectl_explains_its_field() {
+    for (option, path) in [
+        ("idea", &["spec", "idea"][..]),
+        ("investment", &["spec", "investment"]),
+        ("n-round", &["spec", "rounds"]),
+        ("code-review", &["spec", "codeReview"]),
+        ("run-tests", &["spec", "runTests"]),
+        ("implement", &["spec", "implement"]),
+        ("project-name", &["spec", "project", "name"]),
+        ("inc", &["spec", "incremental"]),
+        ("project-path", &["spec", "project", "source"]),
+        ("reqa-file", &["spec", "reqaFile"]),
+        ("max-auto-summarize-code", &["spec", "maxAutoSummarizeCode"]),
+        ("recover-path", &["spec", "recoverFrom"]),
+        ("init-config", &[]),
+    ] {
+        let said = explained(path);
+        assert!(
+            said.contains(&format!("(MetaGPT: {option})")),
+            "{path:?}: {said}"
+        );
+    }
 }

@@ -207,6 +207,7 @@ async fn share(
         ),
         metrics: metrics.clone(),
         memory: Memory::default(),
+        listening_since: Timestamp::now(),
         changed: signals.phases.clone(),
     });
     let gateway = Gateway {

@@ -1,23 +1,23 @@
 //! An attempt of a step: its actions in order, the gates between them, and the gates at its end.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use sopwith_crds::{
+    contract::cassette::Key,
     language::{Expression, ExpressionError, TemplateError},
-    sop_definition::{Action, Gate, Loop, Step},
+    sop_definition::{Action, Gate, Step},
     status::FailureReason,
 };
 
 use crate::{
     action::command::CommandError,
-    context::label,
     engine::Engine,
-    gate::{
-        approval::{Answer, Asked},
-        short,
-    },
+    gate::approval::{Answer, Asked},
     llm::LlmError,
     sop::{Fault, Point, Wait, Way},
     tree::TreeError,
+    unmet,
 };
 
 /// Why an attempt did not pass.
@@ -87,7 +87,30 @@ pub(crate) struct Spot<'a> {
     pub(crate) findings: &'a str,
     /// `action`, in a loop `loop/action`; empty at the end of the step.
     pub(crate) action: &'a str,
-    pub(crate) item: Option<(&'a str, &'a Value)>,
+    /// Where it is in a loop; none outside of one.
+    pub(crate) lap: Option<Lap<'a>>,
+}
+
+/// Where a loop is.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lap<'a> {
+    /// The item at hand; none in a loop over nothing.
+    pub(crate) item: Option<Item<'a>>,
+    /// How often the item was begun again.
+    pub(crate) retry: u32,
+    /// The pass over it since then, from 1.
+    pub(crate) pass: u32,
+}
+
+/// An item of a loop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Item<'a> {
+    /// The name under which expressions and templates see it.
+    pub(crate) name: &'a str,
+    /// The item.
+    pub(crate) value: &'a Value,
+    /// How keys and messages name it.
+    pub(crate) label: &'a str,
 }
 
 impl<'a> Spot<'a> {
@@ -101,14 +124,47 @@ impl<'a> Spot<'a> {
 
     /// The place of one of its gates; none in a loop, where an attempt cannot be taken up again.
     pub(crate) fn point(&self, gate: usize) -> Option<Point> {
-        self.item.is_none().then_some(Point {
+        self.lap.is_none().then_some(Point {
             action: self.index,
             gate,
         })
     }
 
     pub(crate) fn label(&self) -> Option<String> {
-        self.item.map(|(_, item)| label(item))
+        let item = self.lap?.item?;
+        Some(item.label.to_owned())
+    }
+
+    /// Which request of the run is the first that an action makes here.
+    pub(crate) fn key(&self) -> Key {
+        let first = Key::default();
+        Key {
+            step: self.step.name.clone(),
+            action: self.action.to_owned(),
+            item: self.label().unwrap_or_default(),
+            attempt: self.attempt,
+            retry: self.lap.map_or(first.retry, |lap| lap.retry),
+            pass: self.lap.map_or(first.pass, |lap| lap.pass),
+            turn: 1,
+        }
+    }
+
+    /// Where it is, for what failed there.
+    pub(crate) fn place<'p>(&'p self, path: &'p str) -> unmet::Place<'p> {
+        unmet::Place {
+            step: &self.step.name,
+            path,
+            item: self.lap.and_then(|lap| lap.item).map(|item| item.label),
+        }
+    }
+
+    /// How messages name the place: `step/action`, with the item in a loop.
+    pub(crate) fn name(&self) -> String {
+        let place = format!("{}/{}", self.step.name, self.action);
+        match self.label() {
+            Some(label) => format!("{place}[{label}]"),
+            None => place,
+        }
     }
 
     pub(crate) fn gate(&self, gate: &Gate) -> String {
@@ -135,7 +191,7 @@ impl Engine {
             findings,
             index: None,
             action: "",
-            item: None,
+            lap: None,
         };
         let mut point = None;
         if let Some(decided) = decided {
@@ -149,12 +205,20 @@ impl Engine {
                 .take_if(|_| index == first)
                 .map(|point| point.gate + 1);
             if judged.is_none() {
-                if !self.wanted(spot, action.when.as_deref())? {
+                let wanted = self.wanted(spot, action.when.as_deref())?;
+                // What failed is judged again, whether the action is done again or not.
+                let unmet = self.has_unmet(spot);
+                if !wanted && !unmet {
                     continue;
                 }
+                let seconds = action.timeout_seconds;
                 match &action.repeat {
-                    Some(repeat) => self.repeat(spot, action, repeat).await?,
-                    None => self.work(spot, &action.work).await?,
+                    Some(repeat) => {
+                        let repeated = Box::pin(self.repeat(spot, repeat));
+                        timed(spot, seconds, repeated).await?;
+                    }
+                    None if wanted => timed(spot, seconds, self.work(spot, &action.work)).await?,
+                    None => {}
                 }
             }
             self.gates(spot, &action.gates, judged.unwrap_or(0)).await?;
@@ -165,58 +229,13 @@ impl Engine {
         self.frozen_are_unchanged(step)
     }
 
-    async fn repeat(
-        &mut self,
-        spot: Spot<'_>,
-        action: &Action,
-        repeat: &Loop,
-    ) -> Result<(), Stopped> {
-        let name = repeat.item_name.as_deref().unwrap_or("item");
-        for item in self.items(spot, repeat)? {
-            for inner in &repeat.actions {
-                let path = format!("{}/{}", action.name, inner.name);
-                let spot = Spot {
-                    action: &path,
-                    item: Some((name, &item)),
-                    ..spot
-                };
-                if self.wanted(spot, inner.when.as_deref())? {
-                    self.work(spot, &inner.work).await?;
-                    self.gates(spot, &inner.gates, 0).await?;
-                }
-            }
-            let spot = Spot {
-                item: Some((name, &item)),
-                ..spot
-            };
-            self.gates(spot, &repeat.gates, 0).await?;
-        }
-        Ok(())
-    }
-
-    fn items(&self, spot: Spot<'_>, repeat: &Loop) -> Result<Vec<Value>, Stopped> {
-        let wrong = |why: String| {
-            Stopped::Failed(
-                FailureReason::InvalidPlan,
-                format!("forEach of {}/{}: {why}", spot.step.name, spot.action),
-            )
-        };
-        let Some(text) = &repeat.for_each else {
-            return Err(wrong("a loop without forEach is not supported yet".into()));
-        };
-        let context = self.context_of(spot);
-        let value = Expression::compile(text).and_then(|expression| expression.evaluate(&context));
-        match value.map_err(|error| wrong(error.to_string()))? {
-            Value::Array(items) => Ok(items),
-            other => Err(wrong(format!(
-                "must give a list, but gives {}",
-                short(&other.to_string())
-            ))),
-        }
-    }
-
     pub(crate) fn context_of(&self, spot: Spot<'_>) -> Value {
-        self.context(spot.step, spot.attempt, spot.findings, spot.item)
+        self.context(spot.step, spot.attempt, spot.findings, spot.lap)
+    }
+
+    /// Whether a gate of the action at hand failed and has not passed since.
+    pub(crate) fn has_unmet(&self, spot: Spot<'_>) -> bool {
+        self.record.machine.unmet.in_action(spot.place(spot.action))
     }
 
     pub(crate) fn wanted(&self, spot: Spot<'_>, when: Option<&str>) -> Result<bool, Stopped> {
@@ -229,6 +248,25 @@ impl Engine {
             Stopped::Failed(FailureReason::InvalidPlan, message)
         })
     }
+}
+
+/// Work within the seconds that an action may take.
+pub(crate) async fn timed(
+    spot: Spot<'_>,
+    seconds: Option<u32>,
+    work: impl Future<Output = Result<(), Stopped>>,
+) -> Result<(), Stopped> {
+    let Some(seconds) = seconds else {
+        return work.await;
+    };
+    let most = Duration::from_secs(seconds.into());
+    tokio::time::timeout(most, work).await.unwrap_or_else(|_| {
+        let message = format!(
+            "the action {} took longer than {seconds} s (timeoutSeconds of the action)",
+            spot.name()
+        );
+        Err(Stopped::Failed(FailureReason::StepTimeout, message))
+    })
 }
 
 /// Whether a condition holds.

@@ -26,6 +26,15 @@ pub struct SharedTree {
 }
 
 impl SharedTree {
+    /// The same, to be changed apart from this one.
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self {
+            now: Arc::new(RwLock::new(self.read(Clone::clone))),
+            before: self.before.clone(),
+        }
+    }
+
     /// Looks at the tree.
     pub fn read<T>(&self, look: impl FnOnce(&Tree) -> T) -> T {
         look(&self.now.read().unwrap_or_else(PoisonError::into_inner))
@@ -122,11 +131,17 @@ pub fn base(plan: &RunPlan) -> Value {
         "inputs": options.inputs,
         "parameters": options.parameters,
         "options": {
+            "idea": options.idea,
             "environment": options.environment,
             "rounds": options.rounds,
             "codeReview": options.code_review,
             "runTests": options.run_tests,
             "implement": options.implement,
+            "incremental": options.incremental,
+            "maxAutoSummarizeCode": options.max_auto_summarize_code,
+            "reqaFile": options.reqa_file,
+            "projectSource": options.project_source,
+            "recoverFrom": options.recover_from,
             "promptSchema": options.prompt_schema,
             "projectName": options.project_name,
             "investment": options.investment,
@@ -147,7 +162,9 @@ pub struct Moment<'a> {
     pub round: u32,
     /// Counted from 1.
     pub attempt: u32,
-    /// In a loop, the item and its name.
+    /// In a loop, the number of the pass and how often the item was begun again.
+    pub lap: Option<(u32, u32)>,
+    /// In a loop over a list, the item and its name.
     pub item: Option<(&'a str, &'a Value)>,
     /// What the role remembers, oldest first.
     pub messages: Vec<&'a Message>,
@@ -174,6 +191,10 @@ pub fn at(plan: &RunPlan, places: &[Place], tree: &Tree, moment: &Moment<'_>) ->
     object.insert("messages".into(), seen(&moment.messages));
     object.insert("round".into(), json!(moment.round));
     object.insert("attempt".into(), json!(moment.attempt));
+    if let Some((pass, retry)) = moment.lap {
+        object.insert("pass".into(), json!(pass));
+        object.insert("retry".into(), json!(retry));
+    }
     if let Some((name, item)) = moment.item {
         object.insert(name.to_owned(), item.clone());
     }

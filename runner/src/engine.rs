@@ -23,7 +23,7 @@ use sopwith_crds::{
 
 use crate::{
     action::command::Benches,
-    attempt::{Decided, Stopped},
+    attempt::{Decided, Lap, Stopped},
     base::Base,
     context::{Moment, Place, SharedTree, at, places},
     ending::End,
@@ -31,8 +31,8 @@ use crate::{
     llm::Llm,
     messages::remembered,
     report::{Reporter, Stop},
-    snapshot::{Beginning, Blobs, Record, SnapshotError},
-    sop::{Decision, Happened, State, Wait, Way, apply, next, way},
+    snapshot::{Begun, Blobs, Machine, Record, SnapshotError},
+    sop::{Decision, Happened, State, Wait, Way, apply, next, restores, way},
     tool::Toolbox,
     trail::Entry,
     tree::Tree,
@@ -53,10 +53,12 @@ pub struct Engine {
     pub(crate) record: Record,
     pub(crate) snapshot: Option<Digest>,
     pub(crate) pending: Vec<What>,
-    decisions: Vec<agent_run::Decision>,
-    begun: Instant,
-    worked_before: u64,
-    round_told: u32,
+    /// In a fork: verdicts, which are told in the order of the items.
+    pub(crate) verdicts: Option<Vec<What>>,
+    pub(crate) decisions: Vec<agent_run::Decision>,
+    pub(crate) begun: Instant,
+    pub(crate) worked_before: u64,
+    pub(crate) round_told: u32,
 }
 
 /// What an engine is made from.
@@ -81,6 +83,16 @@ pub struct Parts {
     pub decisions: Vec<agent_run::Decision>,
     /// What has to be reported first.
     pub first: Vec<What>,
+}
+
+/// How an attempt was booked.
+struct Booked {
+    /// For people.
+    message: String,
+    /// For the report.
+    next: Next,
+    /// The step to whose beginning the project goes back.
+    restore: Option<String>,
 }
 
 impl Engine {
@@ -144,6 +156,7 @@ impl Engine {
             record,
             snapshot: resume,
             pending: first,
+            verdicts: None,
             decisions,
             begun: Instant::now(),
             worked_before,
@@ -212,16 +225,21 @@ impl Engine {
             }
         }
         let findings = self.record.machine.state.step(&step.name).findings;
+        self.note_start(step);
         self.happened(&Happened::Started {
             step: step.name.clone(),
         });
         self.record.machine.said = Said::default();
+        let of_step = format!("{}/", step.name);
+        self.record
+            .gates
+            .retain(|gate, _| !gate.starts_with(&of_step));
         let (round, attempt) = (self.state().round, self.state().step(&step.name).attempts);
         if round != self.round_told {
             self.round_told = round;
             self.pending.push(What::RoundStarted { round });
         }
-        self.begin(step, round);
+        self.note_attempt(step);
         self.pending.push(What::StepStarted {
             step: step.name.clone(),
             attempt,
@@ -230,20 +248,18 @@ impl Engine {
     }
 
     /// Notes what the project is at the beginning of an attempt.
-    fn begin(&mut self, step: &Step, round: u32) {
+    fn note_attempt(&mut self, step: &Step) {
         let machine = &mut self.record.machine;
-        let beginning = Beginning::again(
-            machine.beginning.as_ref(),
-            &step.name,
-            round,
-            self.snapshot.clone(),
-        );
+        let at = self.snapshot.clone();
         let now = self.tree.read(Clone::clone);
-        if beginning.first == beginning.last {
+        if machine.starts.get(&step.name) == Some(&at) {
             self.tree.remember(Since::Step, now.clone());
         }
         self.tree.remember(Since::Attempt, now);
-        machine.beginning = Some(beginning);
+        machine.begun = Some(Begun {
+            step: step.name.clone(),
+            at,
+        });
     }
 
     /// Takes an attempt up again that a person has decided on.
@@ -340,18 +356,29 @@ impl Engine {
         before: &Usage,
     ) -> Option<End> {
         let passed = stopped.is_none();
-        let (message, next) = self.book(step, attempt, stopped);
+        let Booked {
+            message,
+            next,
+            restore,
+        } = self.book(step, attempt, stopped);
+        let artifacts = self.artifacts(step);
+        if let Some(to) = restore
+            && let Err(end) = self.take_back(&to).await
+        {
+            return Some(end);
+        }
         if let Next::Backtrack { .. } = &next {
             self.thaw();
+            self.forget_starts();
         } else if passed {
             self.freeze(step);
+            self.record.machine.unmet.forget(&step.name);
         }
         self.record.machine.worked_seconds = self.worked();
         let snapshot = match self.save().await {
             Ok(snapshot) => snapshot,
             Err(end) => return Some(end),
         };
-        let artifacts = self.artifacts(step);
         let verdict = match &next {
             _ if passed => Verdict::Passed,
             Next::Wait(_) => Verdict::Pending,
@@ -373,8 +400,8 @@ impl Engine {
         None
     }
 
-    /// What happened, for the machine; what to say of it, and what comes next, for the report.
-    fn book(&mut self, step: &Step, attempt: u32, stopped: Option<Stopped>) -> (String, Next) {
+    /// What happened, for the machine; what to say of it, and what comes next.
+    fn book(&mut self, step: &Step, attempt: u32, stopped: Option<Stopped>) -> Booked {
         let name = step.name.clone();
         let failed = |reason, message: String| Happened::Failed {
             step: name.clone(),
@@ -401,12 +428,17 @@ impl Engine {
                 let message = asked.question.clone();
                 let (wait, next) = self.wait(&name, attempt, &asked);
                 self.happened(&Happened::Waits(wait));
-                return (message, next);
+                return Booked {
+                    message,
+                    next,
+                    restore: None,
+                };
             }
             Some(Stopped::Failed(reason, message)) => (failed(reason, message.clone()), message),
             Some(Stopped::Lost(why)) => (failed(FailureReason::Internal, why.clone()), why),
         };
         let way = way(&self.plan, self.state(), &happened);
+        let restore = restores(&self.plan, self.state(), &happened);
         self.happened(&happened);
         let next = match (way, question) {
             (Way::Proceed, _) => Next::Proceed,
@@ -424,7 +456,11 @@ impl Engine {
                 Next::Fail
             }
         };
-        (message, next)
+        Booked {
+            message,
+            next,
+            restore,
+        }
     }
 
     pub(crate) fn state(&self) -> &State {
@@ -448,7 +484,7 @@ impl Engine {
         step: &Step,
         attempt: u32,
         findings: &str,
-        item: Option<(&str, &serde_json::Value)>,
+        lap: Option<Lap<'_>>,
     ) -> serde_json::Value {
         let role = step
             .role
@@ -459,8 +495,11 @@ impl Engine {
             findings,
             round: self.state().round,
             attempt,
-            item,
             messages: role.map_or_else(Vec::new, |role| remembered(&self.record.messages, role)),
+            lap: lap.map(|lap| (lap.pass, lap.retry)),
+            item: lap
+                .and_then(|lap| lap.item)
+                .map(|item| (item.name, item.value)),
         };
         let mut context = self
             .tree
@@ -470,6 +509,14 @@ impl Engine {
             object.insert("measures".to_owned(), measures);
         }
         context
+    }
+
+    /// Reports a verdict, or keeps it until it is its turn.
+    pub(crate) fn report_verdict(&mut self, verdict: What) {
+        match &mut self.verdicts {
+            Some(verdicts) => verdicts.push(verdict),
+            None => self.reporter.record([verdict]),
+        }
     }
 }
 
@@ -481,13 +528,12 @@ async fn restored(
     tree: &SharedTree,
 ) -> Result<Record, SnapshotError> {
     let (files, record) = blobs.load(snapshot, plan).await?;
-    if let Some(beginning) = &record.machine.beginning {
-        for (since, at) in [
-            (Since::Step, &beginning.first),
-            (Since::Attempt, &beginning.last),
-        ] {
+    let Machine { starts, begun, .. } = &record.machine;
+    if let Some(begun) = begun {
+        let first = starts.get(&begun.step).cloned().flatten();
+        for (since, at) in [(Since::Step, &first), (Since::Attempt, &begun.at)] {
             let earlier = match at {
-                Some(digest) => blobs.earlier(digest, &files).await?,
+                Some(digest) => blobs.earlier(digest, &files).await?.0,
                 None => Tree::default(),
             };
             tree.remember(since, earlier);

@@ -27,7 +27,10 @@ impl Engine {
                 )
             })
         };
+        // What failed has to pass before it can be left out.
+        let unmet = self.record.machine.unmet.in_step(&step.name);
         if let Some(when) = &step.when
+            && !unmet
             && !holds("when", when)?
         {
             return Ok(false);

@@ -40,6 +40,15 @@ impl Measures {
         self.0.entry(name.to_owned()).or_default().push(taken);
     }
 
+    /// Adds what another has that was made from `before`.
+    pub fn merge(&mut self, before: &Self, after: Self) {
+        for (name, taken) in after.0 {
+            let known = before.of(&name).len();
+            let own = self.0.entry(name).or_default();
+            own.extend(taken.into_iter().skip(known));
+        }
+    }
+
     /// What was taken under a name, the oldest first.
     pub fn of(&self, name: &str) -> &[Taken] {
         self.0.get(name).map(Vec::as_slice).unwrap_or_default()

@@ -148,7 +148,7 @@ impl Engine {
     /// Adds to the run's trace, behind the calls of tools that came before.
     pub(crate) fn say(&mut self, spot: Spot<'_>, said: Said<'_>) {
         self.say_calls();
-        self.trace(Message {
+        self.record.add(Message {
             number: 0,
             at: Timestamp::now(),
             sender: said.sender.to_owned(),
@@ -170,7 +170,7 @@ impl Engine {
         for record in self.tools.book.take() {
             let machine = &mut self.record.machine;
             machine.wrote(&record.wrote, record.by_program);
-            self.trace(Message {
+            self.record.add(Message {
                 number: 0,
                 at: record.at,
                 sender: record.sender,
@@ -186,11 +186,6 @@ impl Engine {
                 output_tokens: 0,
             });
         }
-    }
-
-    fn trace(&mut self, message: Message) {
-        let number = self.record.messages.len() as u64 + 1;
-        self.record.messages.push(Message { number, ..message });
     }
 }
 

@@ -174,7 +174,7 @@ impl Flight {
                 first: first.clone(),
             };
             match Engine::new(parts).await {
-                Ok(mut engine) => engine.run().await,
+                Ok(mut engine) => Box::pin(engine.run()).await,
                 Err(failure) => {
                     ended(
                         &reporter,

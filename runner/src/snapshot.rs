@@ -21,6 +21,7 @@ use crate::{
     sop::State,
     trail::Entry,
     tree::{Tree, TreeError},
+    unmet::Unmet,
 };
 
 /// Blobs that are moved at once.
@@ -69,9 +70,16 @@ pub struct Machine {
     /// Calls of each tool up to here, for what the policy allows in a run.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub tool_calls: BTreeMap<String, u32>,
-    /// Where the step at work, or the last one, began.
+    /// The snapshot at which each step first began in its round: what it changed is told against it, and a rule may take the
+    /// project back there. None: before the first snapshot, without a file but those of a base.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub starts: BTreeMap<String, Option<Digest>>,
+    /// Where the attempt at work, or the last one, began.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub beginning: Option<Beginning>,
+    pub begun: Option<Begun>,
+    /// Gates that failed and have not passed since.
+    #[serde(default, skip_serializing_if = "Unmet::is_empty")]
+    pub unmet: Unmet,
 }
 
 impl Machine {
@@ -87,36 +95,14 @@ impl Machine {
     }
 }
 
-/// Where a step began: what it changed is told against the trees of these snapshots.
+/// Where an attempt began: what it changed is told against the tree of this snapshot.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Beginning {
+pub struct Begun {
     /// The step.
     pub step: String,
-    /// The round in which it began.
-    pub round: u32,
-    /// The snapshot at the beginning of its first attempt in that round; none at the beginning of the run.
+    /// The snapshot; none at the beginning of the run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub first: Option<Digest>,
-    /// The snapshot at the beginning of its last attempt.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub last: Option<Digest>,
-}
-
-impl Beginning {
-    /// The same after another attempt began in a round at a snapshot.
-    #[must_use]
-    pub fn again(before: Option<&Self>, step: &str, round: u32, at: Option<Digest>) -> Self {
-        let first = match before {
-            Some(before) if before.step == step && before.round == round => before.first.clone(),
-            _ => at.clone(),
-        };
-        Self {
-            step: step.to_owned(),
-            round,
-            first,
-            last: at,
-        }
-    }
+    pub at: Option<Digest>,
 }
 
 /// A file that later steps may not change.
@@ -152,6 +138,16 @@ pub struct Record {
     pub evidence: BTreeMap<String, TreeEntry>,
     /// Verdicts by `step/gate`.
     pub gates: BTreeMap<String, GateStatus>,
+}
+
+impl Record {
+    /// Adds a message to the trace; it gets the number of its place.
+    pub fn add(&mut self, message: Message) {
+        self.messages.push(Message {
+            number: self.messages.len() as u64 + 1,
+            ..message
+        });
+    }
 }
 
 /// The blobs of a run: each is uploaded once.
@@ -200,6 +196,21 @@ impl Blobs {
                 files: u32::try_from(entries.len()).unwrap_or(u32::MAX),
             },
             tree: base.tree,
+        }
+    }
+
+    /// Blobs of a part of the work, for [`Blobs::absorb`].
+    #[must_use]
+    pub fn beside(&self) -> Self {
+        Self::new(self.gateway.clone())
+    }
+
+    /// Takes over what other blobs have not uploaded.
+    pub fn absorb(&mut self, other: Self) {
+        for (digest, bytes) in other.waiting {
+            if !self.stored.contains(&digest) {
+                self.waiting.insert(digest, bytes);
+            }
         }
     }
 
@@ -314,13 +325,6 @@ impl Blobs {
         ))
     }
 
-    /// The tree of an earlier snapshot of the same run. What is the same in `known` is not fetched again.
-    pub async fn earlier(&self, digest: &Digest, known: &Tree) -> Result<Tree, SnapshotError> {
-        let snapshot = read(&self.gateway, digest).await?;
-        let tree = files(&self.gateway, &snapshot.tree, known).await;
-        tree.map_err(|error| error.of(digest))
-    }
-
     /// The project that the run began with; what it left as it was is taken from the tree.
     async fn baseline(
         &mut self,
@@ -339,6 +343,26 @@ impl Blobs {
         self.stored
             .extend(entries.into_iter().map(|entry| entry.digest));
         Ok(Baseline { base, tree })
+    }
+}
+
+impl Blobs {
+    /// The tree of an earlier snapshot of the same run, and which files of it programs wrote. What is the same in `near` is not
+    /// fetched again.
+    pub async fn earlier(
+        &self,
+        digest: &Digest,
+        near: &Tree,
+    ) -> Result<(Tree, BTreeSet<String>), SnapshotError> {
+        let snapshot = read(&self.gateway, digest).await?;
+        let machine: Machine =
+            serde_json::from_value(snapshot.machine).map_err(|error| SnapshotError::Wrong {
+                digest: digest.clone(),
+                message: error.to_string(),
+            })?;
+        let tree = files(&self.gateway, &snapshot.tree, near).await;
+        let tree = tree.map_err(|error| error.of(digest))?;
+        Ok((tree, machine.by_programs))
     }
 }
 

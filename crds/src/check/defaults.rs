@@ -17,6 +17,10 @@ pub const INVESTMENT: Money = Money::from_nanos(3_000_000_000);
 pub const STEP_TIMEOUT_SECONDS: u32 = 3600;
 /// Seconds without a trace after which a step is stuck.
 pub const STUCK_AFTER_SECONDS: u32 = 600;
+/// Passes over an item of a loop, where `until` does not hold before.
+pub const LOOP_PASSES: u32 = 3;
+/// The most passes over an item of any loop; -1 stands for it.
+pub const MAX_LOOP_PASSES: u32 = 100;
 /// Seconds of a command.
 pub const COMMAND_TIMEOUT_SECONDS: u32 = 300;
 /// Tokens that a request and its answer may have together.

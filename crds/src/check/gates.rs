@@ -162,7 +162,7 @@ fn check_waits(scope: &Scope<'_>, path: &str, gate: &Gate, found: &mut Found) {
     if gate.exhausted == Some(AfterFailure::Ask) {
         asks.push(format!("{path}.exhausted"));
     }
-    let looped = scope.item.is_some();
+    let looped = scope.looped;
     if looped && people {
         found.add(
             format!("{path}.kind"),
@@ -321,6 +321,10 @@ fn check_canary(
 }
 
 fn check_rules(scope: &Scope<'_>, path: &str, rules: &[FailureRule], found: &mut Found) {
+    let scope = &Scope {
+        failed: true,
+        ..scope.clone()
+    };
     let mut ends: Option<usize> = None;
     for (index, rule) in rules.iter().enumerate() {
         let path = format!("{path}.onFailure[{index}]");
@@ -332,6 +336,13 @@ fn check_rules(scope: &Scope<'_>, path: &str, rules: &[FailureRule], found: &mut
         }
         if let Some(when) = &rule.when {
             templates::expression(scope, &format!("{path}.when"), when, found);
+        }
+        let again = matches!(rule.action, FailureAction::Retry | FailureAction::Backtrack);
+        if rule.workspace.is_some() && !again {
+            found.add(
+                format!("{path}.workspace"),
+                "belongs to the actions Retry and Backtrack, after which something is done again; take it away",
+            );
         }
         match (&rule.to, rule.action) {
             (Some(to), FailureAction::Backtrack) => {

@@ -8,17 +8,24 @@ use crate::{
 };
 use std::collections::{BTreeMap, BTreeSet};
 
-const OPTIONS: [&str; 8] = [
+const OPTIONS: [&str; 14] = [
     "codeReview",
     "environment",
+    "idea",
     "implement",
+    "incremental",
     "investment",
+    "maxAutoSummarizeCode",
     "projectName",
+    "projectSource",
     "promptSchema",
+    "recoverFrom",
+    "reqaFile",
     "rounds",
     "runTests",
 ];
 const ROLE: [&str; 4] = ["constraints", "goal", "name", "profile"];
+const GATE: [&str; 5] = ["findings", "kind", "name", "observed", "threshold"];
 const ARTIFACT: [&str; 4] = ["exists", "json", "paths", "text"];
 /// Functions of templates, and names that the language itself gives.
 const TEMPLATE_GLOBALS: [&str; 12] = [
@@ -48,6 +55,8 @@ const STEP_ROOTS: [&str; 6] = [
 ];
 /// Values that are known where the step has a role.
 const ROLE_ROOTS: [&str; 2] = ["messages", "role"];
+/// Values that are known in a loop.
+const LOOP_ROOTS: [&str; 2] = ["pass", "retry"];
 
 /// What a procedure declares, looked up once.
 pub(super) struct Declared<'a> {
@@ -121,8 +130,12 @@ pub(super) struct Scope<'a> {
     pub(super) declared: &'a Declared<'a>,
     /// The step, unless only what is known before anything runs can be used.
     pub(super) step: Option<(usize, &'a Step)>,
+    /// Whether it is in a loop.
+    pub(super) looped: bool,
     /// Name of the loop's item.
     pub(super) item: Option<&'a str>,
+    /// Whether a gate has failed.
+    pub(super) failed: bool,
     /// Names of reports; `None` where there is no gate.
     pub(super) reports: Option<BTreeSet<&'a str>>,
     /// Whether a command has run.
@@ -135,7 +148,9 @@ impl<'a> Scope<'a> {
         Self {
             declared,
             step: None,
+            looped: false,
             item: None,
+            failed: false,
             reports: None,
             exit_code: false,
         }
@@ -149,10 +164,11 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// The same within a loop.
-    pub(super) fn with_item(&self, item: &'a str) -> Self {
+    /// The same within a loop, whose item has this name where it goes over a list.
+    pub(super) fn in_loop(&self, item: Option<&'a str>) -> Self {
         Self {
-            item: Some(item),
+            looped: true,
+            item,
             ..self.clone()
         }
     }
@@ -192,6 +208,7 @@ impl<'a> Scope<'a> {
         match root {
             "options" => known(&OPTIONS),
             "role" => known(&ROLE),
+            "gate" => known(&GATE),
             "project" => known(&["name"]),
             "layout" => known(
                 &self
@@ -241,7 +258,13 @@ impl<'a> Scope<'a> {
             roots.extend(STEP_ROOTS);
             roots.extend(ROLE_ROOTS.iter().filter(|_| step.role.is_some()));
         }
+        if self.looped {
+            roots.extend(LOOP_ROOTS);
+        }
         roots.extend(self.item);
+        if self.failed {
+            roots.push("gate");
+        }
         if self.reports.is_some() {
             roots.push("reports");
         }
@@ -256,7 +279,11 @@ impl<'a> Scope<'a> {
             ("role" | "messages", Some((_, step))) if step.role.is_none() => {
                 format!(" since step `{}` has no role", step.name)
             }
-            ("item", Some(_)) if self.item.is_none() => String::from(" outside of a loop"),
+            ("item", Some(_)) if self.item.is_none() => {
+                String::from(" outside of a loop over a list")
+            }
+            ("pass" | "retry", _) => String::from(" outside of a loop"),
+            ("gate", _) => String::from(" but in the rules of a gate"),
             ("exitCode" | "reports", _) => String::from(" outside of a gate that runs a command"),
             _ => String::new(),
         };

@@ -3,7 +3,7 @@
 use super::{Finding, Found};
 use crate::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
-    sop_definition::{Command, Gate, NetworkAccess, OnStuck, ReactMode, Step, Work, Workspace},
+    sop_definition::{Command, Gate, NetworkAccess, ReactMode, Step, Work},
     tool_policy::{OnExhausted, ReplayMode},
 };
 
@@ -55,12 +55,6 @@ impl NotYet {
             self.refuse(true, format!("spec.features[{feature}]"), "");
         }
         self.refuse(run.incremental == Some(true), "spec.incremental", "true");
-        let summaries = run.max_auto_summarize_code.filter(|most| *most != 0);
-        self.refuse(
-            summaries.is_some(),
-            "spec.maxAutoSummarizeCode",
-            &summaries.map(|most| most.to_string()).unwrap_or_default(),
-        );
         self.refuse(run.reqa_file.is_some(), "spec.reqaFile", "");
         let project = run.project.clone().unwrap_or_default();
         let git = project.source.and_then(|source| source.git);
@@ -90,11 +84,6 @@ impl NotYet {
 
     fn step(&mut self, step: &Step) {
         let path = format!("spec.steps[{}]", step.name);
-        match step.on_stuck {
-            Some(OnStuck::Restart) => self.refuse(true, format!("{path}.onStuck"), "Restart"),
-            Some(OnStuck::Cancel) => self.refuse(true, format!("{path}.onStuck"), "Cancel"),
-            Some(OnStuck::Alert) | None => {}
-        }
         for action in &step.actions {
             let path = format!("{path}.actions[{}]", action.name);
             self.work(&path, &action.work);
@@ -103,14 +92,6 @@ impl NotYet {
                 continue;
             };
             let path = format!("{path}.loop");
-            self.refuse(repeat.until.is_some(), format!("{path}.until"), "");
-            self.refuse(repeat.max.is_some(), format!("{path}.max"), "");
-            let parallel = repeat.parallel.filter(|items| *items > 1);
-            self.refuse(
-                parallel.is_some(),
-                format!("{path}.parallel"),
-                &parallel.map(|items| items.to_string()).unwrap_or_default(),
-            );
             for action in &repeat.actions {
                 let path = format!("{path}.actions[{}]", action.name);
                 self.work(&path, &action.work);
@@ -140,14 +121,6 @@ impl NotYet {
     fn gates(&mut self, path: &str, gates: &[Gate]) {
         for gate in gates {
             let path = format!("{path}.gates[{}]", gate.name);
-            for (index, rule) in gate.on_failure.iter().enumerate() {
-                let path = format!("{path}.onFailure[{index}]");
-                self.refuse(
-                    rule.workspace == Some(Workspace::Restore),
-                    format!("{path}.workspace"),
-                    "restore",
-                );
-            }
             let Some(command) = &gate.command else {
                 continue;
             };

@@ -1,7 +1,7 @@
 //! What a step does: its actions and loops.
 
 use super::{
-    Found, gates,
+    Found, defaults, gates,
     names::Scope,
     sop::check_schema,
     templates,
@@ -40,22 +40,20 @@ pub(super) fn check_action<'a>(
 
 fn check_loop<'a>(outer: &Scope<'a>, path: &str, repeat: &'a Loop, found: &mut Found) {
     let item = repeat.item_name.as_deref().unwrap_or(ITEM);
-    if outer.mistake(&[item]).is_none() {
+    let item = repeat.for_each.as_ref().map(|_| item);
+    if let Some(item) = item
+        && outer.in_loop(None).mistake(&[item]).is_none()
+    {
         found.add(
             format!("{path}.as"),
             format!("`{item}` hides the value of that name; choose another name"),
         );
     }
-    if repeat.for_each.is_none() && repeat.until.is_none() {
-        found.add(
-            path,
-            "has neither forEach nor until; say over what it goes, or when it ends",
-        );
-    }
+    check_bounds(path, repeat, found);
     if let Some(list) = &repeat.for_each {
         templates::expression(outer, &format!("{path}.forEach"), list, found);
     }
-    let scope = outer.with_item(item);
+    let scope = outer.in_loop(item);
     if let Some(until) = &repeat.until {
         templates::expression(&scope, &format!("{path}.until"), until, found);
     }
@@ -92,6 +90,79 @@ fn check_loop<'a>(outer: &Scope<'a>, path: &str, repeat: &'a Loop, found: &mut F
     }
     for gate in &repeat.gates {
         gates::check(&scope, path, gate, found);
+    }
+}
+
+/// How often a loop goes round, and how much of it at once.
+fn check_bounds(path: &str, repeat: &Loop, found: &mut Found) {
+    if repeat.for_each.is_none() {
+        if repeat.until.is_none() {
+            found.add(
+                path,
+                "has neither forEach nor until; say over what it goes, or when it ends",
+            );
+        }
+        let of_items = [
+            ("as", repeat.item_name.is_some()),
+            ("parallel", repeat.parallel.is_some()),
+        ];
+        for (field, _) in of_items.into_iter().filter(|(_, set)| *set) {
+            found.add(
+                format!("{path}.{field}"),
+                "belongs to a loop over a list; give it forEach, or take it away",
+            );
+        }
+    }
+    if let Some(max) = &repeat.max {
+        let most = defaults::MAX_LOOP_PASSES;
+        if repeat.until.is_none() {
+            found.add(
+                format!("{path}.max"),
+                "bounds the passes until a condition holds; say which in until, or take it away",
+            );
+        }
+        if max
+            .trim()
+            .parse::<i64>()
+            .is_ok_and(|max| max != -1 && u32::try_from(max).map_or(true, |max| max > most))
+        {
+            found.add(
+                format!("{path}.max"),
+                format!("\"{max}\" is not from 0 to {most}; write -1 for as many as there can be, which are {most}"),
+            );
+        }
+    }
+    if repeat.parallel.unwrap_or(1) > 1 {
+        check_parallel(path, repeat, found);
+    }
+}
+
+/// Items at once have no programs: a workbench lays out one tree at a time, and what a program does can be seen by others.
+fn check_parallel(path: &str, repeat: &Loop, found: &mut Found) {
+    let actions = repeat.actions.iter();
+    let programs = actions.filter_map(|action| {
+        let what = match &action.work {
+            Work {
+                command: Some(_), ..
+            } => "command",
+            Work { tool: Some(_), .. } => "tool",
+            _ => return None,
+        };
+        Some(format!("{path}.actions[{}].{what}", action.name))
+    });
+    let of_actions = repeat.actions.iter().flat_map(|action| {
+        let path = format!("{path}.actions[{}]", action.name);
+        action.gates.iter().map(move |gate| (path.clone(), gate))
+    });
+    let gates = of_actions.chain(repeat.gates.iter().map(|gate| (path.to_owned(), gate)));
+    let gates = gates
+        .filter(|(_, gate)| gate.command.is_some())
+        .map(|(path, gate)| format!("{path}.gates[{}].command", gate.name));
+    for path in programs.chain(gates) {
+        found.add(
+            path,
+            "cannot run for several items at once; take parallel away, or run it after the loop, over what all items left",
+        );
     }
 }
 

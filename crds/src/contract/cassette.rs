@@ -29,14 +29,15 @@ pub struct Interaction {
 }
 
 /// Which request of a run it is.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key {
     /// The step.
     pub step: String,
     /// The action; in a loop `loop/action`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub action: String,
-    /// The item of a loop as text; its `path` or `name` where it is an object.
+    /// The item of a loop as text; its `path` or `name` where it is an object. Of several with the same text, the second has
+    /// ` (2)` behind it, and so on.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub item: String,
     /// The gate that judges, where it is no action that asks; `action` is then the one it belongs to, or empty.
@@ -47,8 +48,30 @@ pub struct Key {
     pub judge: u32,
     /// Attempt of the step, counted from 1.
     pub attempt: u32,
+    /// In a loop: how often the item was begun again in this attempt, since one of its gates failed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub retry: u32,
+    /// In a loop: the pass over the item, counted from 1 since it was begun; 1 where it is left out.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub pass: u32,
     /// Request within the action, counted from 1: repairs and tool turns follow the first.
     pub turn: u32,
+}
+
+impl Default for Key {
+    fn default() -> Self {
+        Self {
+            step: String::new(),
+            action: String::new(),
+            item: String::new(),
+            gate: String::new(),
+            judge: 0,
+            attempt: 1,
+            retry: 0,
+            pass: 1,
+            turn: 1,
+        }
+    }
 }
 
 impl std::fmt::Display for Key {
@@ -63,7 +86,14 @@ impl std::fmt::Display for Key {
         if !self.gate.is_empty() {
             write!(f, " gate {} judge {}", self.gate, self.judge)?;
         }
-        write!(f, " attempt {} turn {}", self.attempt, self.turn)
+        write!(f, " attempt {}", self.attempt)?;
+        if self.retry > 0 {
+            write!(f, " retry {}", self.retry)?;
+        }
+        if self.pass > 1 {
+            write!(f, " pass {}", self.pass)?;
+        }
+        write!(f, " turn {}", self.turn)
     }
 }
 
@@ -127,9 +157,18 @@ const fn ok() -> u16 {
     200
 }
 
+const fn one() -> u32 {
+    1
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref)]
-const fn is_zero(number: &u32) -> bool {
-    *number == 0
+const fn is_one(value: &u32) -> bool {
+    *value == 1
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_zero(value: &u32) -> bool {
+    *value == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref)]

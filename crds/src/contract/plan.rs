@@ -147,9 +147,32 @@ pub struct RunOptions {
     pub run_tests: bool,
     /// Writes code.
     pub implement: bool,
+    /// Works on an existing project.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub incremental: bool,
+    /// Most rounds of summarising and repairing code; -1 has no limit of its own.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub max_auto_summarize_code: i32,
+    /// The file whose QA code is written anew; empty where none is.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reqa_file: String,
+    /// Where the existing project comes from, in words; empty where there is none.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub project_source: String,
+    /// The run, and after a slash its step, from whose state this one begins; empty where it begins anew.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub recover_from: String,
     /// Working time in seconds, where it is bounded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deadline_seconds: Option<u32>,
+}
+
+#[allow(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_zero(value: &i32) -> bool {
+    *value == 0
 }
 
 /// A container in which commands run.

@@ -11,7 +11,7 @@ use serde_json::Value as Json;
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{
-        Arc, LazyLock,
+        Arc, LazyLock, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicUsize, Ordering},
         mpsc,
     },
@@ -35,7 +35,11 @@ const STACK_BYTES: usize = 256 << 20;
 /// Evaluations that ran over their deadline and have not ended by themselves yet.
 const MAX_RUNAWAYS: usize = 8;
 
+/// Expressions that are kept compiled: a procedure has a few, which are judged again and again.
+const MAX_COMPILED: usize = 1024;
+
 static RUNAWAYS: AtomicUsize = AtomicUsize::new(0);
+static COMPILED: LazyLock<Mutex<HashMap<String, Expression>>> = LazyLock::new(Mutex::default);
 static ENV: LazyLock<Arc<Env>> = LazyLock::new(|| {
     let mut env = Env::stdlib().with_optional_support(false);
     // Each fails only where a name is declared twice; the tests would show it.
@@ -108,6 +112,19 @@ impl Expression {
         if text.len() > MAX_EXPRESSION_BYTES {
             return Err(ExpressionError::TooLong(text.len()));
         }
+        if let Some(known) = compiled().get(text) {
+            return Ok(known.clone());
+        }
+        let expression = Self::compile_anew(text)?;
+        let mut compiled = compiled();
+        if compiled.len() >= MAX_COMPILED {
+            compiled.clear();
+        }
+        compiled.insert(text.to_owned(), expression.clone());
+        Ok(expression)
+    }
+
+    fn compile_anew(text: &str) -> Result<Self, ExpressionError> {
         let source = text.to_owned();
         // Parser and walk recurse, too: give them the same bounds as the evaluation.
         let (program, found) = bounded(&AtomicBool::new(false), move || {
@@ -192,6 +209,12 @@ impl Expression {
             other => Err(ExpressionError::NotBool(type_name(&other))),
         }
     }
+}
+
+/// What is compiled already.
+fn compiled() -> MutexGuard<'static, HashMap<String, Expression>> {
+    // Nothing that is done under this lock can leave it half-done.
+    COMPILED.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Gives the root values until the evaluation is over; then none, so that a runaway ends by itself.

@@ -8,7 +8,7 @@
 //! | `idea` | the requirement, a string |
 //! | `inputs.NAME` | further texts of the run; a name that the run did not give is not defined |
 //! | `parameters.NAME` | values of the procedure's parameters, strings |
-//! | `options.{environment, rounds, codeReview, runTests, implement, promptSchema, projectName, investment}` | what the run asked for, defaults filled in |
+//! | `options.{idea, investment, rounds, codeReview, runTests, implement, projectName, incremental, projectSource, reqaFile, maxAutoSummarizeCode, recoverFrom, environment, promptSchema}` | what the run asked for, defaults filled in; strings are empty where it asked for nothing |
 //! | `project.name` | the project's name, the same as `options.projectName` |
 //! | `role.{name, profile, goal, constraints}` | who does the step; strings, empty where the role says nothing |
 //! | `layout.NAME` | places of the project |
@@ -16,9 +16,11 @@
 //! | `findings` | what gates found at the previous attempt, a string, empty at the first |
 //! | `messages` | where the step has a role: the newest messages addressed to it, as many as its `memory.window` (5 where it has none), oldest first; each has `number`, `sender`, `cause` (`step/action` or `step/gate`), `attempt`, `item`, `content`, `wrote` |
 //! | `round`, `attempt` | integers counted from 1 |
-//! | `item` | in a loop: the item at hand, or under the name that `as` gives |
-//! | `reports.NAME.FIELD` | in gates: what the reports of commands say, see [`crate::sop_definition::ReportFormat`] |
-//! | `exitCode` | in gates of kind command: the exit code of the last program that ran |
+//! | `item` | in a loop over a list: the item at hand, or under the name that `as` gives |
+//! | `pass`, `retry` | in a loop: the number of the pass over the item, from 1, and how often the item was begun again, from 0 |
+//! | `reports.NAME.FIELD` | in gates and their rules: what the reports of the step's commands say so far, see [`crate::sop_definition::ReportFormat`] |
+//! | `exitCode` | in gates of kind command and in rules: the exit code of the last program that ran |
+//! | `gate.{name, kind, observed, threshold, findings}` | in the rules of a gate: what it found; strings |
 //! | `measures.NAME` | what gates have measured over all attempts: a list of numbers, the oldest first |
 //!
 //! Expressions have CEL's operators, macros (`has`, `all`, `exists`, `exists_one`, `map`, `filter`) and functions,

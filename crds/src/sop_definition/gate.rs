@@ -235,7 +235,8 @@ pub struct Report {
 #[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "lowercase")]
 pub enum ReportFormat {
-    /// JUnit XML: `tests`, `passed`, `failures`, `errors`, `skipped`.
+    /// JUnit XML: `tests`, `passed`, `failures`, `errors`, `skipped`, and `failing`, a list of `{name, message, at}`: `CLASS::TEST`,
+    /// what was asserted, and the last line of the report, which names file and line with pytest.
     #[default]
     Junit,
     /// Cobertura XML: `lineRate` from 0 to 1, `linesCovered`, `linesValid`.
@@ -342,7 +343,8 @@ pub struct ComplianceGate {
 #[serde(rename_all = "camelCase")]
 #[schemars(extend("x-kubernetes-validations" = [{"rule": "(self.action == 'Backtrack') == has(self.to)", "message": "the field to names the step to go back to, and belongs to the action Backtrack only"}]))]
 pub struct FailureRule {
-    /// CEL; the rule applies where it is true. Default: always.
+    /// CEL; the rule applies where it is true. It sees what the gate sees, `gate.{name, kind, observed, threshold, findings}`
+    /// and, where programs ran, `exitCode` and `reports`. Default: always.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub when: Option<String>,
@@ -352,11 +354,11 @@ pub struct FailureRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub to: Option<String>,
-    /// How often this rule may be used. Default: 1.
+    /// How often this rule may be used in a run; of a `Retry` in a loop, for one item in one attempt of the step. Default: 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 100))]
     pub max_attempts: Option<u32>,
-    /// Whether the files stay as they are. Default: keep.
+    /// Whether the files stay as they are when something is done again. Default: keep.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workspace: Option<Workspace>,
 }
@@ -365,7 +367,7 @@ pub struct FailureRule {
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]
 pub enum FailureAction {
-    /// The step is tried again, with the findings.
+    /// The step is tried again, with the findings; of a gate in a loop, the item is begun again.
     Retry,
     /// An earlier step is done again, with the findings, and all that follow it.
     Backtrack,
@@ -395,6 +397,7 @@ pub enum Workspace {
     /// They stay as they are.
     #[default]
     Keep,
-    /// They go back to what they were when the step first began.
+    /// They go back to what they were when that which is done again first began: the step in its round, or the item in its
+    /// attempt. What steps hand over that are not done again stays.
     Restore,
 }

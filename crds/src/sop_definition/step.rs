@@ -85,9 +85,10 @@ pub enum OnStuck {
     /// People are told.
     #[default]
     Alert,
-    /// A new launch takes over after the last finished step.
+    /// The launch is ended, and a new one goes on after the last finished step. Three launches in a row without a newly finished
+    /// step end the run.
     Restart,
-    /// The run ends.
+    /// The run ends as cancelled.
     Cancel,
 }
 
@@ -178,6 +179,10 @@ pub struct Action {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
     pub gates: Vec<Gate>,
+    /// Most seconds of the action, all items of a loop together, its gates not. Default: those of the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub timeout_seconds: Option<u32>,
     /// The work of an action without a loop.
     #[serde(flatten)]
     pub work: Work,
@@ -318,12 +323,12 @@ pub struct Render {
     pub path: String,
 }
 
-/// Repeats actions over a list. Loops do not nest.
+/// Repeats actions: over a list, until a condition holds, or both. Loops do not nest.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq)]
 #[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Loop {
-    /// CEL that gives the list. Without it the actions repeat until `until` holds.
+    /// CEL that gives the list; the actions are done for each of its items. Without it they repeat until `until` holds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub for_each: Option<String>,
@@ -334,22 +339,26 @@ pub struct Loop {
         regex(pattern = r"^[a-zA-Z_][a-zA-Z0-9_]*$")
     )]
     pub item_name: Option<String>,
-    /// How many items are worked on at once. Default: 1.
+    /// How many items are worked on at once. From 2 on, each item sees the project as it was when the loop began and what it
+    /// wrote itself, and no two items may write the same file differently; messages come in the order of the items. For
+    /// prompts and renders only. Default: 1, one after the other, each seeing what those before it wrote.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 16))]
     pub parallel: Option<u32>,
-    /// What is done for each item.
+    /// What is done in a pass.
     #[schemars(length(min = 1, max = 16), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
     pub actions: Vec<LoopAction>,
-    /// CEL; where it holds after a pass, the loop ends.
+    /// CEL; where it holds after a pass, no further pass follows over this item. `pass` is the number of the pass, from 1.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub until: Option<String>,
-    /// Most passes over one item, a number or CEL. Default: 1; with `until` 3.
+    /// Most passes over one item where `until` does not hold before, a number or CEL, for example
+    /// `options.maxAutoSummarizeCode`: from 0, which leaves the loop and its gates out, to 100; -1 is 100. When they are over the
+    /// line moves on: what must hold then belongs into a gate. Default: 3.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub max: Option<String>,
-    /// What must hold after each item.
+    /// What must hold after each item's last pass. Of a gate in a loop, `Retry` begins the item again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
     pub gates: Vec<Gate>,
@@ -371,10 +380,14 @@ pub struct LoopAction {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub when: Option<String>,
-    /// What must hold after the action.
+    /// What must hold after the action. `Retry` begins the item again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 4), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
     pub gates: Vec<Gate>,
+    /// Most seconds of the action in one pass, its gates not. Default: those of the step.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 86400))]
+    pub timeout_seconds: Option<u32>,
     /// The work.
     #[serde(flatten)]
     pub work: Work,

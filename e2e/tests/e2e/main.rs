@@ -9,5 +9,6 @@ mod flight;
 mod projects;
 mod providers;
 mod samples;
+mod stuck;
 mod theatre;
 mod waiting;

@@ -13,8 +13,8 @@ use kube::{
 };
 use serde_json::json;
 use sopwith_crds::{
-    AgentRun, AgentRunStatus, LAUNCH_LABEL, RUN_LABEL, contract::plan::RunPlan, plan::digest,
-    status::PlanRef,
+    AgentRun, AgentRunStatus, LAUNCH_LABEL, RUN_LABEL, STUCK_ANNOTATION, contract::plan::RunPlan,
+    plan::digest, status::PlanRef,
 };
 
 /// An object of that name exists and is not of this run.
@@ -181,18 +181,25 @@ pub async fn job(client: &Client, inputs: &JobInputs<'_>) -> Result<Made, ApplyE
 }
 
 /// Ends the Job of a launch: its pod gets SIGTERM and its grace period, and the Job fails with `DeadlineExceeded`. Refused
-/// with a conflict where the Job has changed since it was read here.
-pub async fn stop(client: &Client, run: &AgentRun, launch: u32) -> Result<(), ApplyError> {
+/// with a conflict where the Job has changed since it was read here. `stuck` is what the Job says of a step that was stuck.
+pub async fn stop(
+    client: &Client,
+    run: &AgentRun,
+    launch: u32,
+    stuck: Option<&str>,
+) -> Result<(), ApplyError> {
     let api: Api<Job> = namespaced(client, run);
     let name = job::name(run.metadata.name.as_deref().unwrap_or_default(), launch);
     let there = api.get_opt(&name).await.map_err(failed("read the Job"))?;
     let Some(there) = there.filter(|job| belongs(run, job)) else {
         return Ok(());
     };
+    let annotations = stuck.map(|stuck| json!({STUCK_ANNOTATION: stuck}));
     let patch = Patch::Merge(json!({
         "metadata": {
             "uid": there.metadata.uid,
             "resourceVersion": there.metadata.resource_version,
+            "annotations": annotations.unwrap_or_else(|| json!({})),
         },
         "spec": {"activeDeadlineSeconds": 0},
     }));

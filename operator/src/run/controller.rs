@@ -43,6 +43,8 @@ pub struct Context {
     pub metrics: Arc<Metrics>,
     /// Remembers.
     pub memory: Memory,
+    /// Since when this process takes reports.
+    pub listening_since: Timestamp,
     /// Tells the other controllers that a run changed its phase.
     pub changed: tokio::sync::watch::Sender<u64>,
 }

@@ -34,7 +34,7 @@ impl Stage<'_> {
                 .as_ref()
                 .is_some_and(|f| f.reason == FailureReason::StartDeadlineExceeded);
             if unasked || linger <= self.now {
-                apply::stop(&self.context.client, run, launch).await?;
+                apply::stop(&self.context.client, run, launch, None).await?;
             }
         } else if !active.is_active() && self.context.memory.put_aside(&self.uid) {
             self.context.inbox.evict(&self.uid).await;

@@ -67,7 +67,11 @@ impl Stage<'_> {
             Decision::Launch { number, .. } => return self.launch(run, plan, number, seen).await,
             Decision::MakeJob => return self.make_missing_job(run, plan, launch, seen).await,
             Decision::StopJob => {
-                apply::stop(&self.context.client, run, launch).await?;
+                apply::stop(&self.context.client, run, launch, None).await?;
+                Standing::Going
+            }
+            Decision::Restart(why) => {
+                apply::stop(&self.context.client, run, launch, Some(&why)).await?;
                 Standing::Going
             }
             Decision::Wait => Standing::Going,

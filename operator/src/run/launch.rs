@@ -3,10 +3,12 @@
 use super::{
     observe::JobState,
     progress::{LaunchEnd, LaunchSeen, Progress},
+    stuck::{Pulse, Stuck},
 };
 use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use sopwith_crds::{
     contract::report::Outcome,
+    sop_definition::OnStuck,
     status::{Failure, FailureReason, Phase},
 };
 use std::collections::BTreeSet;
@@ -33,10 +35,14 @@ pub struct View<'a> {
     pub end: Option<&'a LaunchEnd>,
     /// What was reported.
     pub progress: &'a Progress,
+    /// Whether a step is stuck.
+    pub pulse: &'a Pulse,
     /// Whether a gate waits for a person, and what was decided is not enough yet.
     pub asks: bool,
     /// Launches that were ended by order before their runners could obey.
     pub stopped: &'a BTreeSet<u32>,
+    /// Whether the newest launch was ended since a step of it was stuck.
+    pub restarted: bool,
     /// By when the first step must have started.
     pub start_by: Option<Timestamp>,
     /// Since when the order to pause or end stands.
@@ -61,6 +67,8 @@ pub enum Decision {
     MakeJob,
     /// The Job of the newest launch has to be ended: the runner does not obey.
     StopJob,
+    /// The Job of the newest launch has to be ended, and a new one goes on: a step of it is stuck. Says so for people.
+    Restart(String),
     /// Suspended.
     Hold,
     /// Waits for a person or a budget.
@@ -152,15 +160,36 @@ fn during(view: &View<'_>) -> Decision {
             }
             // Nobody is there yet who could obey.
             let disobeyed = !reported || view.ordered_at.is_some_and(|at| obey_by(at) <= view.now);
-            if (view.cancel || view.suspend) && disobeyed && !stopping {
+            let ordered = view.cancel || view.suspend;
+            if ordered && disobeyed && !stopping {
                 Decision::StopJob
             } else if view.cancel && view.node_lost {
                 // Its Job may never say that it has ended; what its runner still says is refused from now on.
                 cancelled(view.now)
+            } else if let (Pulse::Stuck(stuck), false, false) = (view.pulse, ordered, *stopping) {
+                given_up(stuck, view.now)
             } else {
                 Decision::Wait
             }
         }
+    }
+}
+
+/// What follows for a step that left no trace for too long.
+fn given_up(stuck: &Stuck, now: Timestamp) -> Decision {
+    match stuck.then {
+        OnStuck::Alert => Decision::Wait,
+        OnStuck::Restart => Decision::Restart(format!("{} (onStuck: Restart)", stuck.told())),
+        // What its runner still says is refused from now on.
+        OnStuck::Cancel => Decision::End(End {
+            phase: Phase::Cancelled,
+            failure: Some(Failure {
+                reason: FailureReason::Cancelled,
+                step: Some(stuck.step.clone()),
+                message: format!("{} (onStuck: Cancel)", stuck.told()),
+            }),
+            at: now,
+        }),
     }
 }
 
@@ -198,7 +227,11 @@ fn after(view: &View<'_>, end: &LaunchEnd) -> Decision {
             number: view.launch + 1,
             lost: false,
         },
-        Outcome::Interrupted => again(view, "the runner was interrupted", false),
+        Outcome::Interrupted => match view.job {
+            // Why it was ended says more than that it was.
+            JobState::Ended { why } if view.restarted => again(view, why, true),
+            _ => again(view, "the runner was interrupted", false),
+        },
     }
 }
 
@@ -355,8 +388,10 @@ mod tests {
             node_lost: false,
             end,
             progress,
+            pulse: &Pulse::Idle,
             asks: false,
             stopped: &NONE,
+            restarted: false,
             start_by: None,
             ordered_at: None,
             now: at(100),
@@ -571,6 +606,88 @@ mod tests {
             launch.end = said.map(outcome);
         }
         assert_eq!(loss(&progress, 1, &job).is_some(), lost);
+    }
+
+    fn stuck(then: OnStuck) -> Pulse {
+        Pulse::Stuck(Stuck {
+            step: "write".to_owned(),
+            attempt: 2,
+            since: at(40),
+            after_seconds: 30,
+            then,
+        })
+    }
+
+    const TRACELESS: &str = "step \"write\" (attempt 2) left no trace for more than 30 s: the last one was at 1970-01-01T00:00:40Z";
+
+    #[rstest]
+    #[case::alerts(OnStuck::Alert, false, false, false, "Wait")]
+    #[case::begins_anew(OnStuck::Restart, false, false, false, "Restart")]
+    #[case::told_already(OnStuck::Restart, false, false, true, "Wait")]
+    #[case::suspended_meanwhile(OnStuck::Restart, true, false, false, "Wait")]
+    #[case::cancelled_meanwhile(OnStuck::Restart, false, true, false, "Wait")]
+    #[case::ends(OnStuck::Cancel, false, false, false, "Cancelled Some(Cancelled)")]
+    #[case::suspended_before_it_ends(OnStuck::Cancel, true, false, false, "Wait")]
+    #[case::cancelled_before_it_ends(OnStuck::Cancel, false, true, false, "Wait")]
+    fn a_stuck_step_is_given_up_as_the_procedure_says(
+        #[case] then: OnStuck,
+        #[case] suspend: bool,
+        #[case] cancel: bool,
+        #[case] stopping: bool,
+        #[case] expected: &str,
+    ) {
+        let (progress, job) = (seen(&[(1, 0)]), JobState::Active { stopping });
+        let pulse = stuck(then);
+        let view = View {
+            pulse: &pulse,
+            suspend,
+            cancel,
+            // The runner still has time to obey an order.
+            ordered_at: (suspend || cancel).then(|| at(90)),
+            ..view(1, &job, None, &progress)
+        };
+        let decision = decide(&view);
+        match &decision {
+            Decision::Restart(why) => {
+                assert_eq!(*why, format!("{TRACELESS} (onStuck: Restart)"));
+                assert_eq!(expected, "Restart");
+            }
+            Decision::End(end) => {
+                let failure = end.failure.as_ref().unwrap();
+                assert_eq!(failure.message, format!("{TRACELESS} (onStuck: Cancel)"));
+                assert_eq!(failure.step.as_deref(), Some("write"));
+                assert_eq!(kind(&decision), expected);
+            }
+            other => assert_eq!(kind(other), expected),
+        }
+        assert_eq!(decide(&view), decision, "it can be decided again and again");
+    }
+
+    #[rstest]
+    #[case::without_a_word(1, &[(1, 0)], None, "launch 2 lost")]
+    #[case::interrupted(1, &[(1, 0)], Some(Outcome::Interrupted), "launch 2 lost")]
+    #[case::it_got_on_before(3, &[(1, 0), (2, 1), (3, 0)], None, "launch 4 lost")]
+    #[case::third_in_a_row(3, &[(1, 0), (2, 0), (3, 0)], None, "Failed Some(RunnerLost)")]
+    #[case::third_interrupted(3, &[(1, 0), (2, 0), (3, 0)], Some(Outcome::Interrupted), "Failed Some(RunnerLost)")]
+    fn launches_that_were_stuck_are_losses_like_others(
+        #[case] launch: u32,
+        #[case] launches: &[(u32, u32)],
+        #[case] last: Option<Outcome>,
+        #[case] expected: &str,
+    ) {
+        let why = format!("{TRACELESS} (onStuck: Restart)");
+        let job = JobState::Ended { why: why.clone() };
+        let (progress, end) = (seen(launches), last.map(outcome));
+        let view = View {
+            restarted: true,
+            ..view(launch, &job, end.as_ref(), &progress)
+        };
+        let decision = decide(&view);
+        assert_eq!(kind(&decision), expected);
+        if let Decision::End(end) = decision {
+            let message = end.failure.unwrap().message;
+            assert!(message.contains(&why), "{message}");
+        }
     }
 
     #[rstest]

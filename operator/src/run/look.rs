@@ -10,12 +10,14 @@ use super::{
     progress::{LaunchEnd, Progress, fold},
     resolve::policy_name,
     stage::Stage,
-    stuck::{Pulse, pulse},
+    stuck::{Pulse, Signs, pulse},
 };
 use crate::gateway::RunLog;
 use k8s_openapi::api::{batch::v1::Job, core::v1::Pod};
 use kube::{Api, ResourceExt, api::ListParams, runtime::reflector::ObjectRef};
-use sopwith_crds::{AgentRun, LAUNCH_LABEL, RUN_LABEL, ToolPolicy, contract::plan::RunPlan};
+use sopwith_crds::{
+    AgentRun, LAUNCH_LABEL, RUN_LABEL, STUCK_ANNOTATION, ToolPolicy, contract::plan::RunPlan,
+};
 use std::{collections::BTreeSet, sync::Arc};
 
 /// A launch as it is seen in this reconciliation.
@@ -67,7 +69,13 @@ impl Stage<'_> {
             self.context.inbox.load(&self.uid).await?
         };
         let progress = fold(plan, &log.batches);
-        let pulse = pulse(plan, &progress, observation.job.is_active(), self.now);
+        let signs = Signs {
+            progress: &progress,
+            launch,
+            active: observation.job.is_active(),
+            listening_since: self.context.listening_since,
+        };
+        let pulse = pulse(plan, signs, self.now);
         let policy = ObjectRef::new(policy_name(run)).within(&run.namespace().unwrap_or_default());
         let policy = self.context.caches.policies.get(&policy);
         let tally = self.tally(run, &progress, policy.as_deref());
@@ -92,13 +100,14 @@ impl Stage<'_> {
         tally(&run.spec, progress.waiting.as_ref(), &rules, self.now)
     }
 
-    /// Launches whose Jobs were told to end, as far as their Jobs are still there.
+    /// Launches whose Jobs were told to end by order of the spec, as far as their Jobs are still there.
     fn stopped(&self, run: &AgentRun, launch: u32) -> BTreeSet<u32> {
         let namespace = run.namespace().unwrap_or_default();
         let told = |number: &u32| {
             let key = ObjectRef::new(&job::name(&run.name_any(), *number)).within(&namespace);
             let job = self.context.caches.jobs.get(&key);
             job.filter(|job| owned_by(run, job.as_ref()))
+                .filter(|job| !job.annotations().contains_key(STUCK_ANNOTATION))
                 .and_then(|job| job.spec.as_ref()?.active_deadline_seconds)
                 == Some(0)
         };

@@ -9,7 +9,7 @@ use k8s_openapi::{
     jiff::{SignedDuration, Timestamp},
 };
 use kube::ResourceExt;
-use sopwith_crds::contract::report::LastWords;
+use sopwith_crds::{STUCK_ANNOTATION, contract::report::LastWords};
 
 /// How the Job of a launch stands.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,6 +56,8 @@ pub struct Observation {
     pub last_words: Option<LastWords>,
     /// When to look again, where time alone changes what is seen.
     pub look_again: Option<Timestamp>,
+    /// Whether it was told to end since a step of it was stuck.
+    pub stuck: bool,
 }
 
 impl Observation {
@@ -108,6 +110,7 @@ pub fn observe(job: Option<&Job>, pods: &[&Pod], events: &[&Event], now: Timesta
         pending,
         last_words: pods.iter().find_map(|pod| last_words(pod)),
         look_again: overdue.filter(|at| *at > now),
+        stuck: job.is_some_and(|job| stuck(job).is_some()),
     }
 }
 
@@ -121,7 +124,9 @@ fn job_state(job: &Job, pods: &[&Pod]) -> JobState {
         .find(|condition| matches!(condition.type_.as_str(), "Complete" | "Failed"));
     match ended {
         Some(condition) => JobState::Ended {
-            why: if condition.type_ == "Complete" {
+            why: if let Some(stuck) = stuck(job) {
+                stuck.clone()
+            } else if condition.type_ == "Complete" {
                 "its Job completed".to_owned()
             } else {
                 let reason = condition.reason.as_deref().unwrap_or("no reason given");
@@ -139,6 +144,11 @@ fn job_state(job: &Job, pods: &[&Pod]) -> JobState {
                 == Some(0),
         },
     }
+}
+
+/// What a Job says that was told to end since a step of its launch was stuck.
+fn stuck(job: &Job) -> Option<&String> {
+    job.annotations().get(STUCK_ANNOTATION)
 }
 
 fn has_ended(pod: &Pod) -> bool {

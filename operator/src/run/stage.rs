@@ -81,8 +81,10 @@ impl Stage<'_> {
             node_lost: seen.observation.node_lost() || said_node_lost(run),
             end,
             progress: &seen.progress,
+            pulse: &seen.pulse,
             asks: seen.progress.waiting.is_some() && seen.tally.answer.is_empty(),
             stopped: &seen.stopped,
+            restarted: seen.observation.stuck,
             start_by: start_by(run),
             ordered_at: self
                 .context

@@ -14,7 +14,7 @@ use sopwith_crds::{
     AgentRun, AgentRunStatus,
     conditions::{self, Said},
     contract::plan::{RunPlan, Source},
-    sop_definition::GateKind,
+    sop_definition::{GateKind, OnStuck},
     status::{DecisionStatus, FailureReason, Inherited, Phase, PlanRef, StepStatus, Usage},
 };
 
@@ -253,14 +253,18 @@ fn said(
         said.push(asking(run, waiting, tally));
     }
     if let (Standing::Going, Some(Pulse::Stuck(stuck))) = (standing, launched.map(|l| l.pulse)) {
+        let remedy = match stuck.then {
+            OnStuck::Restart => {
+                "its launch is ended, and a new one goes on after the last finished step (onStuck: Restart)"
+            }
+            OnStuck::Alert | OnStuck::Cancel => {
+                "look at its pod with kubectl logs, cancel the run with spec.cancel, or wait"
+            }
+        };
         said.push(Said::yes(
             conditions::STEP_STUCK,
             "NoTrace",
-            format!(
-                "step \"{}\" (attempt {}) left no trace for more than {} s: the last one was at {:.0}; look at its pod with \
-                 kubectl logs, cancel the run with spec.cancel, or wait",
-                stuck.step, stuck.attempt, stuck.after_seconds, stuck.since
-            ),
+            format!("{}; {remedy}", stuck.told()),
         ));
     }
     said
@@ -392,7 +396,7 @@ mod tests {
         launch::failed,
         observe::JobState,
         progress::fold,
-        stuck::pulse,
+        stuck::{Signs, pulse},
     };
     use sopwith_crds::{
         contract::report::{Next, What},
@@ -423,7 +427,16 @@ mod tests {
             progress: &progress,
             usage: &Usage::default(),
             observation: &observation,
-            pulse: &pulse(&plan, &progress, true, at(now)),
+            pulse: &pulse(
+                &plan,
+                Signs {
+                    progress: &progress,
+                    launch: 1,
+                    active: true,
+                    listening_since: at(0),
+                },
+                at(now),
+            ),
             tally: &tally(
                 &fixture::run().spec,
                 progress.waiting.as_ref(),

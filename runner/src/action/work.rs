@@ -1,10 +1,13 @@
 //! Doing an action: asking a model, running a program, rendering a template; then what was written is told.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
 
 use serde_json::Value;
 use sopwith_crds::{
-    contract::{cassette::Key, report::What},
+    contract::report::What,
     sop_definition::{Command, Prompt, Render, Work},
     status::FailureReason,
 };
@@ -18,7 +21,7 @@ use super::{
 };
 use crate::{
     attempt::{Spot, Stopped},
-    engine::{Engine, since},
+    engine::Engine,
     gate::short,
     llm::{Ask, LlmError, codec::ChatMessage, window::Window},
     messages::{SYSTEM, remembered},
@@ -32,6 +35,44 @@ const MAX_SAID: usize = 2000;
 
 /// Paths and texts.
 type Files = Vec<(String, String)>;
+
+/// What an action asks a model for.
+#[derive(Clone, Copy)]
+struct Question<'a> {
+    draft: &'a Draft,
+    form: &'a Form,
+    prompt: &'a Prompt,
+    context: &'a Value,
+}
+
+/// Tokens of the requests of one action. The books of the run also know those of other items that are asked for meanwhile.
+#[derive(Debug, Default)]
+struct Tokens {
+    input: AtomicU64,
+    output: AtomicU64,
+}
+
+impl Tokens {
+    fn count(&self, what: &What) {
+        if let What::LlmRequest {
+            input_tokens,
+            output_tokens,
+            ..
+        } = what
+        {
+            self.input.fetch_add(*input_tokens, Ordering::Relaxed);
+            self.output.fetch_add(*output_tokens, Ordering::Relaxed);
+        }
+    }
+
+    /// Sent and received.
+    fn both(&self) -> (u64, u64) {
+        (
+            self.input.load(Ordering::Relaxed),
+            self.output.load(Ordering::Relaxed),
+        )
+    }
+}
 
 impl Engine {
     pub(crate) async fn work(&mut self, spot: Spot<'_>, work: &Work) -> Result<(), Stopped> {
@@ -98,14 +139,7 @@ impl Engine {
         };
         let draft = Draft::new(&self.templates, prompt, role, &context, &told)?;
         let mut ask = Ask {
-            key: Key {
-                step: spot.step.name.clone(),
-                action: spot.action.to_owned(),
-                item: spot.label().unwrap_or_default(),
-                attempt: spot.attempt,
-                turn: 1,
-                ..Key::default()
-            },
+            key: spot.key(),
             model: role
                 .model
                 .clone()
@@ -116,14 +150,18 @@ impl Engine {
             schema: form.schema(),
             ..Ask::default()
         };
-        let before = self.llm.used();
+        let tokens = Tokens::default();
         let mut session = self.session(role, &ask.model)?;
         let shortened = self.fit(&mut ask, &draft)?;
-        let question = (&draft, &form, prompt);
+        let question = Question {
+            draft: &draft,
+            form: &form,
+            prompt,
+            context: &context,
+        };
         let files = self
-            .answered(spot, &mut session, &mut ask, question, &context)
+            .answered(spot, &mut session, &mut ask, question, &tokens)
             .await?;
-        let used = since(&before, &self.llm.used());
         let said = files
             .iter()
             .map(|(_, text)| text.as_str())
@@ -136,8 +174,7 @@ impl Engine {
                 .write(|tree| tree.write(&path, ended(&text).into(), false))?;
             wrote.push(path);
         }
-        let tokens = (used.input_tokens, used.output_tokens);
-        self.acted(spot, &role.name, said, wrote.clone(), tokens);
+        self.acted(spot, &role.name, said, wrote.clone(), tokens.both());
         let mut message = role.name.clone();
         if !session.wrote.is_empty() {
             message = format!(
@@ -184,11 +221,20 @@ impl Engine {
         spot: Spot<'_>,
         session: &mut Session,
         ask: &mut Ask,
-        (draft, form, prompt): (&Draft, &Form, &Prompt),
-        context: &Value,
+        question: Question<'_>,
+        tokens: &Tokens,
     ) -> Result<Files, Stopped> {
+        let Question {
+            draft,
+            form,
+            prompt,
+            context,
+        } = question;
         let reporter = self.reporter.clone();
-        let report = move |what: What| reporter.record([what]);
+        let report = move |what: What| {
+            tokens.count(&what);
+            reporter.record([what]);
+        };
         let mut repairs = 0;
         loop {
             session.prepare(ask);

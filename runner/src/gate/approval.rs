@@ -15,12 +15,12 @@ use sopwith_crds::{
     status::{FailureReason, GateStatus, Trust, Verdict},
 };
 
-use super::short;
+use super::{judging::Found, short};
 use crate::{
     attempt::{Decided, Spot, Stopped},
     context::Place,
     engine::Engine,
-    sop::{Fault, Point, Wait, Way, targets},
+    sop::{Point, Wait, Way, targets},
     tree::{Tree, entry},
 };
 
@@ -300,7 +300,7 @@ impl Engine {
             (Verdict::Failed, Some(failed)) => format!("{failed}\n{}", answer.reasons),
             _ => String::new(),
         };
-        self.judged(spot, gate, status, findings.clone());
+        self.judged(spot, gate, status.clone(), findings.clone());
         if verdict != Verdict::Failed {
             return Ok(());
         }
@@ -310,10 +310,11 @@ impl Engine {
             (_, None) => FailureReason::Rejected,
             (_, Some(_)) => FailureReason::GateFailed,
         };
-        let fault = Box::new(Fault {
-            findings,
-            ..self.fault(spot, gate, reason, message)?
-        });
+        let found = Found {
+            status: &status,
+            findings: &findings,
+        };
+        let fault = Box::new(self.fault(spot, gate, reason, message, found)?);
         Err(match steered(answer, reason) {
             Some(way) => Stopped::Steered(fault, way),
             None => Stopped::Gate { fault, asked: None },

@@ -42,13 +42,9 @@ impl Engine {
         let twice = |model: &str| asked.iter().filter(|other| **other == model).count() > 1;
         let asks = asked.iter().zip(1..).map(|(model, judge)| Ask {
             key: Key {
-                step: spot.step.name.clone(),
-                action: spot.action.to_owned(),
-                item: spot.label().unwrap_or_default(),
                 gate: gate.name.clone(),
                 judge,
-                attempt: spot.attempt,
-                turn: 1,
+                ..spot.key()
             },
             model: (*model).to_owned(),
             messages: vec![

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
-use serde_json::Value;
+use serde_json::{Value, json};
 use sopwith_crds::{
     contract::report::{What, gate_label},
     sop_definition::{Gate, GateKind},
@@ -34,7 +34,9 @@ impl Engine {
         judged: usize,
     ) -> Result<(), Stopped> {
         for (index, gate) in gates.iter().enumerate().skip(judged) {
-            if !self.wanted(spot, gate.when.as_deref())? {
+            let path = spot.gate(gate);
+            let unmet = self.record.machine.unmet.has(spot.place(&path));
+            if !unmet && !self.wanted(spot, gate.when.as_deref())? {
                 let status = GateStatus {
                     name: gate.name.clone(),
                     kind: gate.kind,
@@ -190,6 +192,8 @@ impl Engine {
             },
         };
         self.record.machine.trail.push(entry);
+        let path = spot.gate(gate);
+        self.record.machine.unmet.book(spot.place(&path), verdict);
         // A verdict's evidence is canonical; only the report has a time.
         self.record
             .gates
@@ -211,22 +215,23 @@ impl Engine {
         };
         self.say(spot, said);
         status.at = Some(Time(Timestamp::now()));
-        self.reporter.record([What::GateJudged {
+        self.report_verdict(What::GateJudged {
             step: spot.step.name.clone(),
             attempt: spot.attempt,
             gate: status,
             findings,
-        }]);
+        });
     }
 
     /// Why the attempt stops: the gate, its rules, what has to be mended, and what a person would be asked.
     fn failed(&self, spot: Spot<'_>, index: usize, gate: &Gate, judgement: &Judgement) -> Stopped {
         let message = format!("gate {} failed: {}", gate.name, judgement.observed);
-        let fault = match self.fault(spot, gate, FailureReason::GateFailed, message) {
-            Ok(fault) => Fault {
-                findings: judgement.findings.clone(),
-                ..fault
-            },
+        let found = Found {
+            status: &judgement.status(gate),
+            findings: &judgement.findings,
+        };
+        let fault = match self.fault(spot, gate, FailureReason::GateFailed, message, found) {
+            Ok(fault) => fault,
             Err(stopped) => return stopped,
         };
         let asked = spot.point(index).map(|point| {
@@ -250,8 +255,10 @@ impl Engine {
         gate: &Gate,
         reason: FailureReason,
         message: String,
+        found: Found<'_>,
     ) -> Result<Fault, Stopped> {
-        let context = self.context_of_gate(spot);
+        let mut context = self.context_of_gate(spot);
+        found.show(&mut context);
         let applies = |when: &String| {
             holds(when, &context).map_err(|error| {
                 let message = format!(
@@ -271,7 +278,7 @@ impl Engine {
             rules: rules.collect::<Result<_, Stopped>>()?,
             exhausted: gate.exhausted.unwrap_or_default(),
             reason,
-            findings: String::new(),
+            findings: found.findings.to_owned(),
             message,
         })
     }
@@ -282,4 +289,28 @@ fn file_name(text: &str) -> String {
     let plain = |c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | '.');
     let name = text.chars().map(|c| if plain(c) { c } else { '-' });
     name.take(100).collect()
+}
+
+/// What a gate found, as its rules see it.
+#[derive(Clone, Copy)]
+pub(crate) struct Found<'a> {
+    pub(crate) status: &'a GateStatus,
+    pub(crate) findings: &'a str,
+}
+
+impl Found<'_> {
+    fn show(&self, context: &mut Value) {
+        let Some(object) = context.as_object_mut() else {
+            return;
+        };
+        let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let gate = json!({
+            "name": self.status.name,
+            "kind": self.status.kind,
+            "observed": text(&self.status.observed),
+            "threshold": text(&self.status.threshold),
+            "findings": self.findings,
+        });
+        object.insert("gate".to_owned(), gate);
+    }
 }

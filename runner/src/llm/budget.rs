@@ -179,6 +179,11 @@ impl Budget {
         Ok(Reservation { tokens, cost })
     }
 
+    /// Whether anything is held back for a request under way.
+    pub fn under_way(&self) -> bool {
+        self.reserved_cost > Money::ZERO || self.reserved_tokens > 0
+    }
+
     /// Books a request that ended, and gives what was booked.
     #[allow(
         clippy::needless_pass_by_value,

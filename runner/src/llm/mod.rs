@@ -28,7 +28,7 @@ use sopwith_crds::{
     status::{FailureReason, Usage},
     tool_policy::{Endpoint, Model},
 };
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 
 use crate::rate::Rate;
 
@@ -159,6 +159,8 @@ pub struct Llm {
     endpoints: Vec<Reached>,
     environment: Environment,
     budget: Mutex<Budget>,
+    /// Tells who waits for room in the budget that a request ended.
+    settled: Notify,
     at_once: Semaphore,
     pace: Pace,
 }
@@ -176,6 +178,7 @@ impl Llm {
             endpoints: endpoints.map(reached).collect(),
             environment: plan.options.environment,
             budget: Mutex::new(Budget::new(budget::Limits::of(plan), spent)),
+            settled: Notify::new(),
             at_once: Semaphore::new(plan.llm_concurrency.max(1) as usize),
             pace: Pace::default(),
         }
@@ -326,7 +329,7 @@ impl Llm {
         let closed = |error: tokio::sync::AcquireError| LlmError::Failed(error.to_string());
         let turn = self.at_once.acquire().await;
         let _turn = turn.map_err(|error| Passed::Stop(closed(error)))?;
-        let reservation = self.budget().reserve(question, model);
+        let reservation = self.reserve(question, model).await;
         let held = Held {
             llm: self,
             model,
@@ -364,6 +367,22 @@ impl Llm {
             ),
             too_long: false,
         })
+    }
+
+    /// Holds back what a request may cost at its worst. Where it does not fit beside the worst of requests under way, it waits
+    /// for what they really cost: requests at once find room wherever the same ones find it in a row.
+    async fn reserve(&self, question: &Question, model: &Model) -> Result<Reservation, Exhausted> {
+        loop {
+            let settled = self.settled.notified();
+            {
+                let mut budget = self.budget();
+                let reserved = budget.reserve(question, model);
+                if reserved.is_ok() || !budget.under_way() {
+                    return reserved;
+                }
+            }
+            settled.await;
+        }
     }
 
     async fn try_once(
@@ -407,22 +426,24 @@ struct Held<'a> {
 
 impl Held<'_> {
     fn settle(mut self, settlement: Settlement, failed: bool) -> budget::Tokens {
-        let reservation = self.reservation.take();
-        reservation.map_or_else(budget::Tokens::default, |reservation| {
-            self.llm
-                .budget()
-                .settle(reservation, settlement, self.model, failed)
-        })
+        self.end(settlement, failed)
+    }
+
+    fn end(&mut self, settlement: Settlement, failed: bool) -> budget::Tokens {
+        let Some(reservation) = self.reservation.take() else {
+            return budget::Tokens::default();
+        };
+        let mut budget = self.llm.budget();
+        let tokens = budget.settle(reservation, settlement, self.model, failed);
+        drop(budget);
+        self.llm.settled.notify_waiters();
+        tokens
     }
 }
 
 impl Drop for Held<'_> {
     fn drop(&mut self) {
-        if let Some(reservation) = self.reservation.take() {
-            self.llm
-                .budget()
-                .settle(reservation, Settlement::Reserved, self.model, true);
-        }
+        self.end(Settlement::Reserved, true);
     }
 }
 

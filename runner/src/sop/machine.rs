@@ -1,10 +1,10 @@
 //! Steps in the order of the plan, gates that steer, rounds that bound. Event sourced: the state is the fold of what happened.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sopwith_crds::{
     contract::plan::RunPlan,
-    sop_definition::{AfterFailure, FailureAction, FailureRule, Step},
+    sop_definition::{AfterFailure, FailureAction, FailureRule, Step, Workspace},
     status::{Failure, FailureReason},
 };
 
@@ -184,12 +184,59 @@ pub fn targets(plan: &RunPlan, state: &State, from: &str) -> Vec<String> {
         .collect()
 }
 
-/// The first rule that applies and has attempts left. Asking and failing are not bounded.
+/// The step to whose beginning the project goes back after what happened, where the rule that is used says so.
+pub fn restores(plan: &RunPlan, state: &State, happened: &Happened) -> Option<String> {
+    let Happened::GateFailed(fault) = happened else {
+        return None;
+    };
+    let (_, rule) = rule(state, fault)?;
+    if rule.workspace != Some(Workspace::Restore) {
+        return None;
+    }
+    match way(plan, state, happened) {
+        Way::Retry => Some(fault.step.clone()),
+        Way::Backtrack { to } => Some(to),
+        Way::Proceed | Way::Ask | Way::Fail(_) => None,
+    }
+}
+
+/// How often each rule was used for an item of a loop, in one attempt of the step.
+pub type ItemRules = BTreeMap<String, u32>;
+
+/// Whether an item of a loop is begun again after one of its gates failed, and what becomes of the files then. Where it is
+/// not, the rules that are left say where the line goes: what would only begin the item again does not apply any more.
+pub fn item_again(state: &State, used: &mut ItemRules, fault: &mut Fault) -> Option<Workspace> {
+    let found = first(fault, |key, rule| match rule.action {
+        FailureAction::Retry => used.get(key).copied().unwrap_or(0),
+        _ => state.used.get(key).copied().unwrap_or(0),
+    });
+    if let Some((key, rule)) = found
+        && rule.action == FailureAction::Retry
+    {
+        let workspace = rule.workspace.unwrap_or_default();
+        *used.entry(key).or_default() += 1;
+        return Some(workspace);
+    }
+    for (rule, applies) in &mut fault.rules {
+        *applies &= rule.action != FailureAction::Retry;
+    }
+    None
+}
+
+/// The first rule that applies and has attempts left.
 fn rule<'a>(state: &State, fault: &'a Fault) -> Option<(String, &'a FailureRule)> {
+    first(fault, |key, _| state.used.get(key).copied().unwrap_or(0))
+}
+
+/// The first rule that applies and was used less often than it may be. Asking and failing are not bounded.
+fn first(
+    fault: &Fault,
+    used: impl Fn(&str, &FailureRule) -> u32,
+) -> Option<(String, &FailureRule)> {
     let left = |key: &str, rule: &FailureRule| match rule.action {
         FailureAction::Ask | FailureAction::Fail => true,
         FailureAction::Retry | FailureAction::Backtrack => {
-            state.used.get(key).copied().unwrap_or(0) < rule.max_attempts.unwrap_or(1)
+            used(key, rule) < rule.max_attempts.unwrap_or(1)
         }
     };
     fault

@@ -4,8 +4,12 @@ mod machine;
 mod state;
 
 pub(crate) use machine::again;
-pub use machine::{Decision, Fault, Happened, Way, apply, next, targets, way};
+pub use machine::{
+    Decision, Fault, Happened, ItemRules, Way, apply, item_again, next, restores, targets, way,
+};
 pub use state::{Phase, Point, State, StepState, Wait};
 
+#[cfg(test)]
+mod property;
 #[cfg(test)]
 mod tests;

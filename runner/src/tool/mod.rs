@@ -11,7 +11,7 @@ mod limits;
 mod registry;
 mod result;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde_json::json;
 use sopwith_crds::{
@@ -70,7 +70,7 @@ impl Called {
 /// The tools of a run, and the book of their calls.
 #[derive(Debug, Default)]
 pub struct Toolbox {
-    pub(crate) limits: Limits,
+    pub(crate) limits: Arc<Limits>,
     pub(crate) book: Book,
 }
 
@@ -78,7 +78,15 @@ impl Toolbox {
     /// The tools of a plan, of which earlier launches made so many calls.
     pub fn new(tools: &[Tool], made: BTreeMap<String, u32>) -> Self {
         Self {
-            limits: Limits::new(tools, made),
+            limits: Arc::new(Limits::new(tools, made)),
+            book: Book::default(),
+        }
+    }
+
+    /// The same tools within the same limits, with a book of its own.
+    pub(crate) fn beside(&self) -> Self {
+        Self {
+            limits: self.limits.clone(),
             book: Book::default(),
         }
     }

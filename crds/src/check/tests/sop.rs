@@ -82,6 +82,26 @@ fn people_may_decide_on_a_step_an_action_and_what_a_loop_left() {
     assert_eq!(check_yaml(&asked), [""; 0]);
 }
 
+#[test]
+fn a_loop_may_go_over_nothing_until_something_holds_and_over_items_at_once() {
+    let until = SOP.replace(
+        "      forEach: artifacts.plan.json.files\n",
+        "      until: \"pass > 1 || retry == 0\"\n      max: options.maxAutoSummarizeCode\n",
+    );
+    let until = until
+        .replace("{{ item.path }} {{ artifacts", "{{ pass }} {{ artifacts")
+        .replace(
+            "writes: {path: \"{{ item.path }}\"}",
+            "writes: {path: a.py}",
+        );
+    assert_eq!(check_yaml(&until), [""; 0]);
+    let at_once = SOP.replace(
+        "      forEach: artifacts.plan.json.files\n",
+        "      forEach: artifacts.plan.json.files\n      parallel: 4\n      until: item.path == 'a' && pass == 2\n      max: \"-1\"\n      gates: [{name: ok, kind: expression, expression: item.path != '', onFailure: [{when: \"gate.findings != '' && retry < 2\", action: Retry, workspace: restore}]}]\n",
+    );
+    assert_eq!(check_yaml(&at_once), [""; 0]);
+}
+
 #[rstest]
 // People.
 #[case(
@@ -98,6 +118,53 @@ fn people_may_decide_on_a_step_an_action_and_what_a_loop_left() {
     "  - {name: valid, kind: schema, schema: {artifact: plan}}",
     "  - {name: valid, kind: approval, onFailure: [{action: Ask}]}",
     "spec.steps[plan].gates[valid].onFailure[0].action: Ask would ask again what people have rejected; use Retry, Backtrack or Fail"
+)]
+// Loops.
+#[case(
+    "      forEach: artifacts.plan.json.files\n",
+    "      until: 'false'\n",
+    "spec.steps[code].actions[write].loop.actions[one].prompt.template: template `code`: there is no value `item` outside of a loop over a list; known here are: artifacts, attempt, findings, idea, inputs, layout, options, parameters, pass, project, retry, role, round"
+)]
+#[case(
+    "      forEach: artifacts.plan.json.files",
+    "      forEach: artifacts.plan.json.files\n      max: '3'",
+    "spec.steps[code].actions[write].loop.max: bounds the passes until a condition holds; say which in until, or take it away"
+)]
+#[case(
+    "      forEach: artifacts.plan.json.files",
+    "      forEach: artifacts.plan.json.files\n      until: pass == 2\n      max: '101'",
+    "spec.steps[code].actions[write].loop.max: \"101\" is not from 0 to 100; write -1 for as many as there can be, which are 100"
+)]
+#[case(
+    "      forEach: artifacts.plan.json.files",
+    "      forEach: artifacts.plan.json.files\n      as: pass",
+    "spec.steps[code].actions[write].loop.as: `pass` hides the value of that name; choose another name"
+)]
+#[case(
+    "      - {name: one, prompt: {template: code, writes: {path: \"{{ item.path }}\"}}}",
+    "      - {name: one, prompt: {template: code, writes: {path: \"{{ item.path }}\"}}}\n      - {name: run, command: {argv: [a], image: i}}\n      parallel: 2",
+    "spec.steps[code].actions[write].loop.actions[run].command: cannot run for several items at once; take parallel away, or run it after the loop, over what all items left"
+)]
+#[case(
+    "      forEach: artifacts.plan.json.files",
+    "      forEach: artifacts.plan.json.files\n      parallel: 2\n      gates: [{name: run, kind: command, command: {run: [{argv: [a], image: i}]}}]",
+    "spec.steps[code].actions[write].loop.gates[run].command: cannot run for several items at once; take parallel away, or run it after the loop, over what all items left"
+)]
+// Rules.
+#[case(
+    "onFailure: [{action: Retry},",
+    "onFailure: [{action: Fail, when: \"gate.found == ''\", workspace: restore},",
+    "spec.steps[test].gates[unit].onFailure[0].when: there is no `gate.found`; gate has: findings, kind, name, observed, threshold"
+)]
+#[case(
+    "onFailure: [{action: Retry},",
+    "onFailure: [{action: Ask, when: 'true', workspace: keep},",
+    "spec.steps[test].gates[unit].onFailure[0].workspace: belongs to the actions Retry and Backtrack, after which something is done again; take it away"
+)]
+#[case(
+    "pass: exitCode == 0 &&",
+    "pass: gate.name == '' && exitCode == 0 &&",
+    "spec.steps[test].gates[unit].command.pass: there is no value `gate` but in the rules of a gate; known here are: artifacts, attempt, exitCode, findings, idea, inputs, layout, measures, options, parameters, project, reports, round"
 )]
 // The head.
 #[case(
@@ -184,7 +251,7 @@ fn people_may_decide_on_a_step_an_action_and_what_a_loop_left() {
 #[case(
     "{{ artifacts.plan.text }}",
     "{{ item }}",
-    "spec.steps[plan].actions[render].render.template: template `doc`: there is no value `item` outside of a loop; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, messages, options, parameters, project, role, round"
+    "spec.steps[plan].actions[render].render.template: template `doc`: there is no value `item` outside of a loop over a list; known here are: artifacts, attempt, findings, idea, inputs, layout, measures, messages, options, parameters, project, role, round"
 )]
 #[case(
     "{template: doc,",
@@ -220,7 +287,7 @@ fn people_may_decide_on_a_step_an_action_and_what_a_loop_left() {
 #[case(
     "when: options.implement",
     "when: options.implementation",
-    "spec.steps[code].when: there is no `options.implementation`; options has: codeReview, environment, implement, investment, projectName, promptSchema, rounds, runTests"
+    "spec.steps[code].when: there is no `options.implementation`; options has: codeReview, environment, idea, implement, incremental, investment, maxAutoSummarizeCode, projectName, projectSource, promptSchema, recoverFrom, reqaFile, rounds, runTests"
 )]
 #[case(
     "when: options.implement",

@@ -12,10 +12,12 @@ use self::{
     junit::{Failing, Junit},
     sarif::{Found, Sarif},
 };
-use super::canonical;
+use super::{canonical, short};
 
 /// Most failing tests, or results of an analysis, that findings name.
 const MAX_NAMED: usize = 20;
+/// Most failing tests that expressions see.
+const MAX_SEEN: usize = 1000;
 /// Most lines of a failing test's message.
 const MAX_MESSAGE_LINES: usize = 12;
 
@@ -102,8 +104,11 @@ impl Report {
     pub(super) fn seen(&self) -> Value {
         match self {
             Self::Tests(junit) => {
+                let failing = junit.failing.iter().take(MAX_SEEN).map(|test| {
+                    json!({"name": test.name, "message": short(&test.message), "at": short(&test.last)})
+                });
                 json!({"tests": junit.tests, "passed": junit.passed(), "failures": junit.failures,
-                    "errors": junit.errors, "skipped": junit.skipped})
+                    "errors": junit.errors, "skipped": junit.skipped, "failing": failing.collect::<Vec<_>>()})
             }
             Self::Coverage(coverage) => {
                 json!({"lineRate": coverage.rate, "linesCovered": coverage.covered, "linesValid": coverage.valid})
