@@ -20,6 +20,7 @@ use sopwith_crds::{
     AgentRun,
     contract::{
         Digest, VERSION,
+        commits::{BUNDLE, bundle},
         plan::{CA_KEY, PLAN_KEY},
         snapshot::Snapshot,
     },
@@ -81,7 +82,7 @@ pub(crate) async fn run(cluster: &Cluster, args: &PullArgs) -> anyhow::Result<()
     let mut gateway = Gateway::find(cluster, &address, folder, MAY_NOT_READ).await?;
     let bytes = gateway.get(&digest).await.context("fetch the snapshot")?;
     let snapshot = read(&bytes, &status)?;
-    let files = layout::files(&snapshot, &frozen.project)?;
+    let mut files = layout::files(&snapshot, &frozen.project)?;
     let stage = write::Stage::new(&args.out)?;
     let mut fetched = Vec::new();
     for file in &files {
@@ -93,11 +94,39 @@ pub(crate) async fn run(cluster: &Cluster, args: &PullArgs) -> anyhow::Result<()
         stage.write(file, &content)?;
         fetched.push(Fetched::of(file, &content));
     }
+    if let Some((file, content)) = commits(&mut gateway, &snapshot, &args.name).await? {
+        stage.write(&file, &content)?;
+        fetched.push(Fetched::of(&file, &content));
+        files.push(file);
+    }
     stage.place(&files)?;
     let said = summary(&snapshot, &fetched, &frozen.project);
     // Nobody reads any more: the files are there all the same.
     let _ = write!(io::stdout(), "{}\n{said}", args.out.display());
     Ok(())
+}
+
+/// The run's commits as one file for Git.
+async fn commits(
+    gateway: &mut Gateway,
+    snapshot: &Snapshot,
+    run: &str,
+) -> anyhow::Result<Option<(File, Bytes)>> {
+    let mut packs = Vec::new();
+    for made in &snapshot.commits.made {
+        let pack = gateway.get(&made.pack).await;
+        packs.push(pack.with_context(|| format!("fetch commit {}", made.id))?);
+    }
+    let content = bundle(&snapshot.commits, run, &packs)?.map(Bytes::from);
+    Ok(content.map(|content| {
+        let file = File {
+            path: BUNDLE.to_owned(),
+            digest: Digest::of(&content),
+            size: None,
+            executable: false,
+        };
+        (file, content)
+    }))
 }
 
 /// The snapshot, or why there is none.
@@ -253,6 +282,10 @@ fn summary(snapshot: &Snapshot, files: &[Fetched], project: &str) -> String {
         text::bytes(total),
     );
     let _ = writeln!(said, "messages: {messages} ({MESSAGES})");
+    if !snapshot.commits.made.is_empty() {
+        let count = text::count(snapshot.commits.made.len(), "commit");
+        let _ = writeln!(said, "history: {count} ({BUNDLE})");
+    }
     let _ = writeln!(
         said,
         "gates: {} passed, {} failed, {} waived",

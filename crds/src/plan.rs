@@ -5,8 +5,9 @@ use crate::{
     check::{self, Finding, defaults},
     contract::{
         Digest, ParseDigestError, VERSION,
-        plan::{RunIdentity, RunOptions, RunPlan, Source, Workbench},
+        plan::{Deliver, Repository, RunIdentity, RunOptions, RunPlan, Source, Workbench},
     },
+    repository::entry_for,
     sop_definition::{Gate, Role, Step, Work},
     status::{FailureReason, Revision},
     tool_policy::{Tool, called, granted},
@@ -125,6 +126,32 @@ pub fn build(inputs: &PlanInputs<'_>) -> Result<RunPlan, Rejection> {
             .unwrap_or(defaults::LLM_REQUESTS),
         source: source(inputs)?,
         evidence: check::evidence(policy),
+        repository: repository(inputs),
+    })
+}
+
+/// The repository of a run that was checked against its policy.
+fn repository(inputs: &PlanInputs<'_>) -> Option<Repository> {
+    let project = inputs.run.spec.project.as_ref()?;
+    let git = project.source.as_ref()?.git.as_ref()?;
+    let url = git.url.parse().ok()?;
+    let (_, policy) = inputs.policy;
+    let entry = entry_for(&policy.git, &url)?;
+    let delivery = project
+        .deliver
+        .as_ref()
+        .and_then(|deliver| deliver.git.as_ref());
+    let rules = policy.deliver.clone().unwrap_or_default();
+    Some(Repository {
+        url,
+        reference: git.reference.clone(),
+        secret: entry.secret_ref.as_ref().map(|secret| secret.name.clone()),
+        ca_ref: entry.ca_ref.clone(),
+        deliver: delivery.map(|delivery| Deliver {
+            branch: delivery.branch.clone(),
+            deny_paths: rules.deny_paths,
+            allow_paths: rules.allow_paths,
+        }),
     })
 }
 

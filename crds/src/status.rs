@@ -61,6 +61,9 @@ pub struct AgentRunStatus {
     /// The earlier run that this one begins with (`spec.project.source.run`, `spec.recoverFrom`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited: Option<Inherited>,
+    /// The Git repository that the run works on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<RepositoryStatus>,
     /// Digest of the newest snapshot, from which the run can be resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
@@ -91,6 +94,23 @@ pub struct Inherited {
     pub uid: String,
     /// Digest of the snapshot that was taken over.
     pub snapshot: String,
+}
+
+/// A Git repository that a run works on.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+pub struct RepositoryStatus {
+    /// Its address.
+    pub url: String,
+    /// The commit that the run began from, 40 hexadecimal digits; every launch works on it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The branch that received the run's commits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// The commit that the branch is at.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub delivered: Option<String>,
 }
 
 /// Where a run stands.
@@ -397,6 +417,8 @@ pub enum FailureReason {
     PolicyDenied,
     /// The existing project that the run begins with cannot be had, or is not as the run needs it.
     ProjectUnavailable,
+    /// The commits could not be pushed; the run keeps them.
+    DeliveryFailed,
     /// A gate failed and no way forward was left.
     GateFailed,
     /// A person rejected.

@@ -29,6 +29,8 @@ prometheus:prometheus
 promtool:prometheus
 python3:python3
 runc:runc
+/usr/sbin/sshd:openssh-server
+ssh-keygen:openssh-client
 setsid:util-linux
 shellcheck:shellcheck
 /etc/ssl/certs/ca-certificates.crt:ca-certificates
@@ -60,6 +62,7 @@ install() {
   DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends "$@" </dev/null
   if command -v systemctl >/dev/null && [[ -d /run/systemd/system ]]; then
     systemctl disable containerd prometheus prometheus-node-exporter 2>/dev/null || true
+    if [[ " $* " == *" openssh-server "* ]]; then systemctl disable ssh 2>/dev/null || true; fi
   fi
 }
 

@@ -40,6 +40,16 @@ pub enum Outcome {
         /// How it ended.
         message: String,
     },
+    /// The project that the run begins with is loaded.
+    ProjectLoaded {
+        /// What it is.
+        message: String,
+    },
+    /// The run's commits were pushed.
+    Delivered {
+        /// Where to.
+        message: String,
+    },
     /// An attempt of a step ended.
     StepFinished {
         /// The step.
@@ -129,6 +139,8 @@ impl Outcome {
             Self::NotProven => "AdmissionNotEnforced".into(),
             Self::Launched { .. } => "Launched".into(),
             Self::LaunchLost { .. } => "LaunchLost".into(),
+            Self::ProjectLoaded { .. } => "ProjectLoaded".into(),
+            Self::Delivered { .. } => "Delivered".into(),
             Self::StepFinished { .. } => "StepFinished".into(),
             Self::GateFailed { .. } => "GateFailed".into(),
             Self::Retrying { .. } => "Retrying".into(),
@@ -197,7 +209,9 @@ impl Outcome {
                     if decision.counts { "counts" } else { "does not count" }
                 )
             }
-            Self::StepStuck { message }
+            Self::ProjectLoaded { message }
+            | Self::Delivered { message }
+            | Self::StepStuck { message }
             | Self::LaunchLost { message, .. }
             | Self::Obstacle { message, .. }
             | Self::Succeeded { message }

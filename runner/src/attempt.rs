@@ -40,6 +40,13 @@ pub enum Stopped {
     Lost(String),
 }
 
+impl Stopped {
+    /// A fault of ours.
+    pub(crate) fn internal(error: &impl std::fmt::Display) -> Self {
+        Self::Failed(FailureReason::Internal, error.to_string())
+    }
+}
+
 impl From<TemplateError> for Stopped {
     fn from(error: TemplateError) -> Self {
         Self::Failed(FailureReason::InvalidPlan, error.to_string())
@@ -226,7 +233,8 @@ impl Engine {
         self.outputs_are_there(step)?;
         let judged = point.map_or(0, |point| point.gate + 1);
         self.gates(end, &step.gates, judged).await?;
-        self.frozen_are_unchanged(step)
+        self.frozen_are_unchanged(step)?;
+        self.nothing_is_guarded()
     }
 
     pub(crate) fn context_of(&self, spot: Spot<'_>) -> Value {

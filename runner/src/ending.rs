@@ -73,12 +73,15 @@ impl Engine {
         }
     }
 
-    /// Every step is done; what the policy asks for must be there as well.
+    /// Every step is done; what the policy asks for must be there as well before anything is pushed.
     pub(crate) async fn succeeded(&mut self) -> End {
         let rules = self.plan.evidence.as_ref();
         let missing = rules.and_then(|rules| trust::missing(rules, &self.record.machine.trail));
         match missing {
-            None => self.end(Outcome::Succeeded, None).await,
+            None => match self.push().await {
+                Ok(()) => self.end(Outcome::Succeeded, None).await,
+                Err(end) => end,
+            },
             Some(message) => {
                 let failure = Failure {
                     reason: FailureReason::PolicyDenied,

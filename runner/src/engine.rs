@@ -24,18 +24,19 @@ use sopwith_crds::{
 use crate::{
     action::command::Benches,
     attempt::{Decided, Lap, Stopped},
-    base::Base,
+    base::{Base, Beginning},
     context::{Moment, Place, SharedTree, at, places},
     ending::End,
     gate::{Said, approval::answer},
+    git::{history::History, remote::Remote},
+    guard::Guard,
     llm::Llm,
     messages::remembered,
     report::{Reporter, Stop},
-    snapshot::{Begun, Blobs, Machine, Record, SnapshotError},
+    snapshot::{Begun, Blobs, Record},
     sop::{Decision, Happened, State, Wait, Way, apply, next, restores, way},
     tool::Toolbox,
     trail::Entry,
-    tree::Tree,
 };
 
 /// What a launch works with.
@@ -51,6 +52,9 @@ pub struct Engine {
     pub(crate) reporter: Reporter,
     pub(crate) blobs: Blobs,
     pub(crate) record: Record,
+    pub(crate) history: History,
+    pub(crate) guard: Guard,
+    pub(crate) remote: Option<Remote>,
     pub(crate) snapshot: Option<Digest>,
     pub(crate) pending: Vec<What>,
     /// In a fork: verdicts, which are told in the order of the items.
@@ -79,6 +83,8 @@ pub struct Parts {
     pub resume: Option<Digest>,
     /// The project to begin with, where there is no snapshot to resume from.
     pub base: Option<Base>,
+    /// The way to the run's repository.
+    pub remote: Option<Remote>,
     /// What people decided on the gate at which the snapshot waits.
     pub decisions: Vec<agent_run::Decision>,
     /// What has to be reported first.
@@ -107,6 +113,7 @@ impl Engine {
             mut blobs,
             resume,
             base,
+            remote,
             decisions,
             first,
         } = parts;
@@ -122,19 +129,14 @@ impl Engine {
             .with_files(tree.clone());
         let places = places(&plan, &templates)
             .map_err(|error| failed(FailureReason::InvalidPlan, error.to_string()))?;
-        let mut record = Record::default();
-        record.machine.state = State::new(&plan);
-        if let Some(digest) = &resume {
-            let loaded = restored(&mut blobs, digest, &plan_digest, &tree).await;
-            record = loaded.map_err(|error| failed(FailureReason::Internal, error.to_string()))?;
-            tools.limits.at_least(&record.machine.tool_calls);
-        } else if let Some(base) = base {
-            tree.write(|tree| *tree = base.tree.clone());
-            record.baseline = Some(blobs.add_base(base));
-        }
-        if let Some(baseline) = &record.baseline {
-            tree.remember(Since::Run, baseline.tree.clone());
-        }
+        let repository = plan.repository.as_ref();
+        let mut guard = Guard::new(repository.and_then(|repository| repository.deliver.as_ref()))
+            .map_err(|error| failed(FailureReason::InvalidPlan, error.to_string()))?;
+        let begun = Beginning::of(&plan, &mut blobs, resume.as_ref(), base, &tree).await;
+        let Beginning { record, history } =
+            begun.map_err(|message| failed(FailureReason::Internal, message))?;
+        tools.limits.at_least(&record.machine.tool_calls);
+        guard.keep(history.kept().to_vec());
         // A round that began in an earlier launch was told then.
         let round_told = if resume.is_some() {
             record.machine.state.round
@@ -154,6 +156,9 @@ impl Engine {
             reporter,
             blobs,
             record,
+            history,
+            guard,
+            remote,
             snapshot: resume,
             pending: first,
             verdicts: None,
@@ -355,6 +360,13 @@ impl Engine {
         stopped: Option<Stopped>,
         before: &Usage,
     ) -> Option<End> {
+        let (stopped, commit) = match stopped {
+            None => match self.commit(step, attempt) {
+                Ok(commit) => (None, commit),
+                Err(fault) => (Some(Stopped::internal(&fault)), None),
+            },
+            stopped => (stopped, None),
+        };
         let passed = stopped.is_none();
         let Booked {
             message,
@@ -392,7 +404,7 @@ impl Engine {
                 message: crate::gate::short(&message),
                 usage: since(before, &self.llm.used()),
                 artifacts,
-                commit: None,
+                commit,
                 snapshot,
                 next,
             }),
@@ -518,29 +530,6 @@ impl Engine {
             None => self.reporter.record([verdict]),
         }
     }
-}
-
-/// Fills the tree, and what it is compared with, from a snapshot; gives the rest of it.
-async fn restored(
-    blobs: &mut Blobs,
-    snapshot: &Digest,
-    plan: &Digest,
-    tree: &SharedTree,
-) -> Result<Record, SnapshotError> {
-    let (files, record) = blobs.load(snapshot, plan).await?;
-    let Machine { starts, begun, .. } = &record.machine;
-    if let Some(begun) = begun {
-        let first = starts.get(&begun.step).cloned().flatten();
-        for (since, at) in [(Since::Step, &first), (Since::Attempt, &begun.at)] {
-            let earlier = match at {
-                Some(digest) => blobs.earlier(digest, &files).await?.0,
-                None => Tree::default(),
-            };
-            tree.remember(since, earlier);
-        }
-    }
-    tree.write(|tree| *tree = files);
-    Ok(record)
 }
 
 /// What was used between two looks at the books.

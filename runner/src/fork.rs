@@ -15,6 +15,7 @@ use crate::{
     attempt::{Item, Spot, Stopped},
     context::SharedTree,
     engine::Engine,
+    git::history::History,
     snapshot::{Machine, Record},
     tree::{Tree, TreeFile},
 };
@@ -65,11 +66,16 @@ impl Engine {
             blobs: self.blobs.beside(),
             record: Record {
                 baseline: self.record.baseline.clone(),
+                commits: self.record.commits.clone(),
                 machine: self.record.machine.clone(),
                 messages: self.record.messages.clone(),
                 evidence: self.record.evidence.clone(),
                 gates: self.record.gates.clone(),
             },
+            // Only what is put together is committed.
+            history: History::new(),
+            guard: self.guard.clone(),
+            remote: None,
             snapshot: None,
             pending: Vec::new(),
             verdicts: Some(Vec::new()),
@@ -92,11 +98,15 @@ impl Engine {
         own.say_calls();
         let Record {
             baseline: _,
+            commits,
             machine,
             messages,
             evidence,
             gates: _,
         } = own.record;
+        for item in commits.items {
+            self.names(item);
+        }
         for message in messages.into_iter().skip(base.record.messages.len()) {
             self.record.add(message);
         }

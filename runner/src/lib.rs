@@ -1,21 +1,24 @@
 //! The Sopwith runner: executes a run plan inside its pod.
 //!
-//! Deciding: [`sop`], [`trail`], [`role`], [`messages`], [`gate`], [`measures`], [`ownership`], [`changes`], [`context`],
-//! [`llm::budget`], [`llm::codec`], [`llm::replay`], [`tool::builtin`].
+//! Deciding: [`sop`], [`trail`], [`role`], [`messages`], [`gate`], [`measures`], [`ownership`], [`guard`], [`changes`],
+//! [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`], [`tool::builtin`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
-//! [`workbench`].
+//! [`git::remote`], [`workbench`].
 
 pub mod action;
 pub mod attempt;
 pub mod base;
 pub mod cassette;
 pub mod changes;
+mod commits;
 pub mod context;
 pub mod ending;
 pub mod engine;
 mod fork;
 pub mod gate;
 pub mod gateway;
+pub mod git;
+pub mod guard;
 mod handover;
 pub mod inject;
 pub mod llm;

@@ -13,6 +13,7 @@ use sopwith_crds::{
     archive,
     contract::{
         Digest,
+        commits::{BUNDLE, bundle},
         plan::RunPlan,
         report::{Event, LaunchStart, Next, Outcome, What},
         snapshot::Snapshot,
@@ -26,6 +27,7 @@ use crate::{
     cassette::{CassetteFile, CassetteFileError},
     ending::End,
     gateway::{Gateway, GatewayError, LocalGateway},
+    git::remote::Remote,
     llm::{
         replay::{CassetteError, Replay},
         transport::{Places, Transport},
@@ -181,6 +183,8 @@ fn object<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, LocalError> 
 /// A finished local run.
 #[derive(Debug)]
 pub struct Flown {
+    /// Its name.
+    pub run: String,
     /// How it ended.
     pub end: End,
     /// Its reports and blobs.
@@ -205,7 +209,9 @@ pub async fn fly(
     let via = Gateway::Local(gateway.clone());
     let start = via.start().await.unwrap_or_else(|_| LaunchStart::default());
     let plan = Arc::new(plan);
+    let repository = plan.repository.as_ref();
     let flight = Flight {
+        remote: repository.map(|repository| Remote::new(repository, places)),
         plan: Arc::clone(&plan),
         gateway: via,
         start,
@@ -222,7 +228,11 @@ pub async fn fly(
     {
         tracing::warn!(%error, "the folder of the workbenches stays");
     }
-    Flown { end, gateway }
+    Flown {
+        run: plan.run.name.clone(),
+        end,
+        gateway,
+    }
 }
 
 /// What the launch begins with that follows a wait, if somebody approved there; none where the run does not wait, or waits
@@ -284,7 +294,23 @@ async fn benches(
 /// One line for each event that people want to see.
 fn tell(event: &Event) {
     let line = match &event.what {
-        What::ProjectLoaded { origin, files, .. } => format!("{files} files from {origin}"),
+        What::ProjectLoaded {
+            origin,
+            files,
+            left_out,
+            ..
+        } if left_out.is_empty() => format!("{files} files from {origin}"),
+        What::ProjectLoaded {
+            origin,
+            files,
+            left_out,
+            ..
+        } => format!("{files} files from {origin}; left out: {left_out}"),
+        What::Delivered {
+            url,
+            branch,
+            commit,
+        } => format!("delivered {commit} to the branch {branch} of {url}"),
         What::RoundStarted { round } => format!("round {round}"),
         What::StepStarted { step, attempt } => format!("{step}: attempt {attempt}"),
         What::StepResumed { step, attempt } => format!("{step}: attempt {attempt} goes on"),
@@ -368,6 +394,26 @@ impl Flown {
                 std::fs::create_dir_all(parent).map_err(failed)?;
             }
             std::fs::write(&path, self.gateway.blob(digest).unwrap_or_default()).map_err(failed)?;
+        }
+        self.write_commits(&snapshot, out)
+    }
+
+    /// Writes the run's commits as a file for Git.
+    fn write_commits(&self, snapshot: &Snapshot, out: &Path) -> Result<(), LocalError> {
+        let path = out.join(BUNDLE);
+        let failed = |message: String| LocalError::File {
+            path: path.clone(),
+            message,
+        };
+        let made = snapshot.commits.made.iter();
+        let packs: Vec<_> = made
+            .map(|made| self.gateway.blob(&made.pack).unwrap_or_default())
+            .collect();
+        let bundle = bundle(&snapshot.commits, &self.run, &packs)
+            .map_err(|error| failed(error.to_string()))?;
+        if let Some(bundle) = bundle {
+            std::fs::create_dir_all(out).map_err(|error| failed(error.to_string()))?;
+            std::fs::write(&path, bundle).map_err(|error| failed(error.to_string()))?;
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ use crate::{
     ending::End,
     engine::{Engine, Parts},
     gateway::{Gateway, GatewayError, HttpGateway},
+    git::remote::Remote,
     llm::{
         Llm,
         transport::{Places, Transport, missing_secrets},
@@ -87,6 +88,8 @@ pub struct Flight {
     pub transports: Result<Vec<Transport>, String>,
     /// Where Secrets are; none: they are not waited for.
     pub secrets: Option<Places>,
+    /// The way to the plan's repository.
+    pub remote: Option<Remote>,
 }
 
 impl Flight {
@@ -102,6 +105,7 @@ impl Flight {
             start,
             transports,
             secrets,
+            remote,
         } = self;
         let (transports, fault) = transports.map_or_else(
             |why| (Vec::new(), Some(no_way(why))),
@@ -145,17 +149,14 @@ impl Flight {
                     .await;
                 }
             };
-            let first = match &secrets {
-                Some(places) => match wait_for_secrets(&plan, places, &reporter, first).await {
-                    Ok(first) => first,
-                    Err(stop) => {
-                        return ended(&reporter, vec![], stop.outcome(), None, start.snapshot)
-                            .await;
-                    }
-                },
-                None => vec![first],
+            let (places, way) = (secrets.as_ref(), remote.as_ref());
+            let first = match wait_for_secrets(&plan, places, way, &reporter, first).await {
+                Ok(first) => first,
+                Err(stop) => {
+                    return ended(&reporter, vec![], stop.outcome(), None, start.snapshot).await;
+                }
             };
-            let base = match base::begin(&plan, &start, &gateway, &reporter).await {
+            let base = match base::begin(&plan, &start, &gateway, &reporter, way).await {
                 Ok(base) => base,
                 Err((outcome, failure)) => {
                     return ended(&reporter, first, outcome, failure, start.snapshot).await;
@@ -170,6 +171,7 @@ impl Flight {
                 blobs: Blobs::new(gateway),
                 resume: start.snapshot.clone(),
                 base,
+                remote,
                 decisions: start.decisions,
                 first: first.clone(),
             };
@@ -245,17 +247,23 @@ async fn ended(
     }
 }
 
-/// Says once which Secret is missing, and waits for it; gives what has to be reported first.
+/// Says once which Secret is missing, and waits for it; gives what has to be reported first. Without places nothing is
+/// waited for.
 async fn wait_for_secrets(
     plan: &RunPlan,
-    places: &Places,
+    places: Option<&Places>,
+    remote: Option<&Remote>,
     reporter: &Reporter,
     first: What,
 ) -> Result<Vec<What>, Stop> {
+    let Some(places) = places else {
+        return Ok(vec![first]);
+    };
     let mut first = Some(first);
     let mut told = Vec::new();
     loop {
-        let missing = missing_secrets(&plan.llm, places);
+        let mut missing = missing_secrets(&plan.llm, places);
+        missing.extend(remote.map(Remote::missing_secrets).unwrap_or_default());
         if missing.is_empty() {
             break;
         }
@@ -361,7 +369,9 @@ pub async fn run() -> Result<bool, RunError> {
         .iter()
         .map(|endpoint| Transport::of(endpoint, &places))
         .collect::<Result<Vec<_>, _>>();
+    let repository = plan.repository.as_ref();
     let flight = Flight {
+        remote: repository.map(|repository| Remote::new(repository, &places)),
         plan,
         gateway,
         start,

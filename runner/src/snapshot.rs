@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use sopwith_crds::{
     contract::{
         Digest, VERSION,
+        commits::Commits,
         snapshot::{self, Message, Origin, Snapshot, TreeEntry},
     },
     status::{GateStatus, Usage},
@@ -130,6 +131,8 @@ pub struct Baseline {
 pub struct Record {
     /// The project that it began with.
     pub baseline: Option<Baseline>,
+    /// The project as commits.
+    pub commits: Commits,
     /// The machine.
     pub machine: Machine,
     /// The run's trace.
@@ -199,6 +202,14 @@ impl Blobs {
         }
     }
 
+    /// A blob of the run.
+    pub async fn get(&self, digest: &Digest) -> Result<Bytes, GatewayError> {
+        match self.waiting.get(digest) {
+            Some(bytes) => Ok(bytes.clone()),
+            None => self.gateway.get(digest).await,
+        }
+    }
+
     /// Blobs of a part of the work, for [`Blobs::absorb`].
     #[must_use]
     pub fn beside(&self) -> Self {
@@ -252,6 +263,7 @@ impl Blobs {
             evidence: record.evidence.values().cloned().collect(),
             gates: record.gates.clone(),
             base: record.baseline.as_ref().map(|line| line.base.clone()),
+            commits: record.commits.clone(),
         };
         let bytes = serde_json_canonicalizer::to_vec(&snapshot)
             .map_err(|error| GatewayError::Refused(format!("the snapshot is no JSON: {error}")))?;
@@ -317,6 +329,7 @@ impl Blobs {
             tree,
             Record {
                 baseline,
+                commits: snapshot.commits,
                 machine,
                 messages,
                 evidence,

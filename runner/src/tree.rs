@@ -101,6 +101,12 @@ impl Tree {
         self.files.get(path)
     }
 
+    /// Writes a text file; one that may be executed stays so.
+    pub fn rewrite(&mut self, path: &str, bytes: Bytes) -> Result<bool, TreeError> {
+        let executable = self.get(path).is_some_and(|file| file.executable);
+        self.write(path, bytes, executable)
+    }
+
     /// A file as text, with U+FFFD for what is not UTF-8.
     pub fn text(&self, path: &str) -> Option<String> {
         self.get(path)

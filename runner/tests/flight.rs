@@ -577,6 +577,7 @@ async fn a_missing_secret_is_named_once_and_the_run_goes_on_when_it_appears() {
         gateway: Gateway::Local(gateway.clone()),
         start: LaunchStart::default(),
         transports: Ok(vec![Transport::Replay(Arc::new(filling()))]),
+        remote: None,
         secrets: Some(Places {
             secrets: folder.path().to_owned(),
             config: folder.path().to_owned(),

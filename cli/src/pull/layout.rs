@@ -2,6 +2,7 @@
 
 use sopwith_crds::contract::{
     Digest,
+    commits::BUNDLE,
     report::MAX_BLOB_BYTES,
     snapshot::{Snapshot, TreeEntry},
 };
@@ -53,7 +54,7 @@ pub(crate) struct File {
 
 /// The files of a snapshot: the project below its name, the evidence, the messages.
 pub(crate) fn files(snapshot: &Snapshot, project: &str) -> Result<Vec<File>, Error> {
-    if project.contains('/') || [EVIDENCE, MESSAGES].contains(&project) {
+    if project.contains('/') || [BUNDLE, EVIDENCE, MESSAGES].contains(&project) {
         return Err(Error::Unsafe {
             path: project.to_owned(),
             why: "it is no name of a project folder",

@@ -12,6 +12,7 @@ mod names;
 mod order;
 mod pairing;
 mod policy;
+mod project;
 mod review;
 mod run;
 mod sop;

@@ -1,7 +1,7 @@
 //! What a run and its procedure need, against what the policy allows. What is not allowed is denied.
 
 use super::{
-    Finding, Found, evidence, gates, review,
+    Finding, Found, evidence, gates, project, review,
     text::{is_template, list},
     tools,
 };
@@ -40,6 +40,7 @@ pub(super) fn check(
     models(run, sop, policy, &mut found);
     review::pairing(run, sop, policy, &mut found);
     tools::pairing(run, sop, policy, &mut found);
+    project::pairing(run, policy, &mut found);
     for step in &sop.steps {
         for (path, command) in commands(step) {
             check_command(&format!("sop:{path}"), command, policy, &mut found);

@@ -1,7 +1,7 @@
 //! A policy by itself.
 
 use super::{
-    Finding, Found, evidence,
+    Finding, Found, evidence, project,
     text::{is_template, list},
     tools,
 };
@@ -62,6 +62,7 @@ pub(super) fn check(spec: &ToolPolicySpec) -> Vec<Finding> {
             );
         }
     }
+    project::of_policy(spec, &mut found);
     for pattern in spec
         .redaction
         .iter()

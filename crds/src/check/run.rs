@@ -1,7 +1,7 @@
 //! A run by itself.
 
-use super::{Finding, Found, text::path_mistake};
-use crate::{AgentRunSpec, agent_run::DecisionVerdict, contract::Digest};
+use super::{Finding, Found, project, text::path_mistake};
+use crate::{AgentRunSpec, agent_run::DecisionVerdict};
 
 pub(super) fn check(spec: &AgentRunSpec) -> Vec<Finding> {
     let mut found = Found::default();
@@ -61,25 +61,7 @@ pub(super) fn check(spec: &AgentRunSpec) -> Vec<Finding> {
             );
         }
     }
-    let source = spec.project.as_ref().and_then(|p| p.source.as_ref());
-    if let Some(source) = source {
-        let given = [
-            source.git.is_some(),
-            source.run.is_some(),
-            source.upload.is_some(),
-        ];
-        if given.into_iter().filter(|given| *given).count() != 1 {
-            found.add(
-                "spec.project.source",
-                "needs exactly one of git, run and upload",
-            );
-        }
-        if let Some(digest) = &source.upload
-            && let Err(error) = digest.parse::<Digest>()
-        {
-            found.add("spec.project.source.upload", error.to_string());
-        }
-    }
+    project::of_run(spec, &mut found);
     if let Some(file) = &spec.reqa_file {
         found.add_some("spec.reqaFile", path_mistake(file));
     }

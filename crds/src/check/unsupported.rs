@@ -56,10 +56,6 @@ impl NotYet {
         }
         self.refuse(run.incremental == Some(true), "spec.incremental", "true");
         self.refuse(run.reqa_file.is_some(), "spec.reqaFile", "");
-        let project = run.project.clone().unwrap_or_default();
-        let git = project.source.and_then(|source| source.git);
-        self.refuse(git.is_some(), "spec.project.source.git", "");
-        self.refuse(project.deliver.is_some(), "spec.project.deliver", "");
         self.refuse(run.recover_from.is_some(), "spec.recoverFrom", "");
         let queue = run
             .runner
@@ -148,8 +144,6 @@ impl NotYet {
             self.refuse(tool.mcp.is_some(), format!("{path}.mcp"), "");
         }
         self.refuse(!policy.packages.is_empty(), "spec.packages", "");
-        self.refuse(!policy.git.is_empty(), "spec.git", "");
-        self.refuse(policy.deliver.is_some(), "spec.deliver", "");
         self.refuse(!policy.egress.is_empty(), "spec.egress", "");
         let observed = policy
             .observability

@@ -3,6 +3,7 @@
 //! Shapes here are versioned by `VERSION`; a process that meets another version says so and stops.
 
 pub mod cassette;
+pub mod commits;
 pub mod plan;
 pub mod report;
 pub mod snapshot;

@@ -3,7 +3,8 @@
 use super::Digest;
 use crate::{
     Money,
-    agent_run::{Environment, PromptSchema},
+    agent_run::{Environment, KeyRef, PromptSchema},
+    repository::RepositoryUrl,
     sop_definition::{Role, Step},
     status::Revision,
     tool_policy::{Budgets, Endpoint, Evidence, Tool},
@@ -82,6 +83,9 @@ pub struct RunPlan {
     /// Which evidence counts, its gates named.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+    /// The repository that the run begins with. The first launch reads what the reference stands for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repository: Option<Repository>,
 }
 
 /// An existing project that is kept by Sopwith, pinned when the plan is made.
@@ -117,6 +121,40 @@ pub struct RunIdentity {
     pub name: String,
     /// UID of the `AgentRun`.
     pub uid: String,
+}
+
+/// The Git repository that a run works on, with what the policy says of it.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Repository {
+    /// Its address.
+    pub url: RepositoryUrl,
+    /// Branch, tag or commit to begin from; none: the default branch.
+    #[serde(default, rename = "ref", skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Name of the Secret with the credential.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<String>,
+    /// The certificate authorities that its server is checked against.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ca_ref: Option<KeyRef>,
+    /// Where the result goes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver: Option<Deliver>,
+}
+
+/// The branch that receives a run's commits.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq, Eq)]
+#[serde(rename_all = "camelCase")]
+pub struct Deliver {
+    /// Its name, without `refs/heads/`.
+    pub branch: String,
+    /// Patterns of paths that may not be written, beside what never may.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deny_paths: Vec<String>,
+    /// Patterns of paths that may be written all the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_paths: Vec<String>,
 }
 
 /// What the run asked for, with every default filled in.

@@ -139,6 +139,9 @@ pub enum What {
         origin: Origin,
         /// How many files it has.
         files: u32,
+        /// What of the source is not part of the project, for people: links, submodules.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        left_out: String,
         /// A snapshot with it, its blobs uploaded before this is reported: later launches go on from there.
         snapshot: Digest,
     },
@@ -242,6 +245,15 @@ pub enum What {
         /// How.
         #[serde(flatten)]
         end: Box<StepEnd>,
+    },
+    /// The run's commits were pushed, or found there where an earlier launch had pushed them.
+    Delivered {
+        /// The repository.
+        url: String,
+        /// The branch.
+        branch: String,
+        /// The commit that it is at, 40 hexadecimal digits.
+        commit: String,
     },
     /// The launch ended. Always the last event.
     LaunchEnded {

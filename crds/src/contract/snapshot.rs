@@ -1,6 +1,6 @@
 //! Snapshots: from what a run can be resumed, and what `kubectl sop pull` fetches.
 
-use super::Digest;
+use super::{Digest, commits::Commits};
 use crate::status::{GateStatus, Usage, Verdict};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,9 @@ pub struct Snapshot {
     /// The project as the run found it; none where it began with an empty one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
+    /// The project as commits of Git.
+    #[serde(default, skip_serializing_if = "Commits::is_empty")]
+    pub commits: Commits,
 }
 
 /// The project as a run found it: what the run changed is told by comparing with it.
@@ -55,7 +58,7 @@ pub enum Origin {
     Git {
         /// Its address, without credentials.
         url: String,
-        /// The commit that was read, 40 hexadecimal digits.
+        /// The commit that was read, 40 hexadecimal digits; empty where the repository had none.
         commit: String,
         /// The branch that was read; none where a tag or a commit was named.
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -79,6 +82,9 @@ pub enum Origin {
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Git { url, commit, .. } if commit.is_empty() => {
+                write!(f, "{url}, which has no commits")
+            }
             Self::Git { url, commit, .. } => write!(f, "{url} at {commit}"),
             Self::Run { name, .. } => write!(f, "run {name}"),
             Self::Upload { digest } => write!(f, "upload {digest}"),

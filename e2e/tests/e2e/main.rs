@@ -6,8 +6,18 @@ mod approval;
 mod changes;
 mod control;
 mod flight;
+#[path = "../../../runner/tests/git/server.rs"]
+#[allow(
+    dead_code,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "the servers of the runner's own tests, of which these use a part"
+)]
+mod git_server;
 mod projects;
 mod providers;
+mod repository;
 mod samples;
 mod stuck;
 mod theatre;

@@ -157,6 +157,56 @@ mod tests {
     }
 
     #[test]
+    fn the_secret_of_a_repository_is_mounted_in_the_runner_only_while_the_policy_grants_it() {
+        let (run, mut plan, mut policy, site) = (
+            fixture::run(),
+            fixture::plan(),
+            fixture::policy(),
+            fixture::site(),
+        );
+        policy.git = vec![sopwith_crds::tool_policy::AllowedGit {
+            url: "https://host/team".to_owned(),
+            secret_ref: Some(sopwith_crds::agent_run::LocalRef {
+                name: "team".to_owned(),
+            }),
+            ..Default::default()
+        }];
+        plan.repository = Some(sopwith_crds::contract::plan::Repository {
+            url: "https://host/team/game".parse().unwrap(),
+            reference: None,
+            secret: Some("team".to_owned()),
+            ca_ref: Some(sopwith_crds::agent_run::KeyRef {
+                name: "trust".to_owned(),
+                key: "ca.crt".to_owned(),
+            }),
+            deliver: None,
+        });
+        let mounted = |policy: &sopwith_crds::ToolPolicySpec| {
+            let job = job(&JobInputs {
+                run: &run,
+                launch: 1,
+                plan: &plan,
+                policy,
+                site: &site,
+            });
+            let pod = job.spec.unwrap().template.spec.unwrap();
+            let paths = |containers: Vec<k8s_openapi::api::core::v1::Container>| {
+                let mounts = containers
+                    .into_iter()
+                    .flat_map(|container| container.volume_mounts.unwrap_or_default());
+                mounts.map(|mount| mount.mount_path).collect::<Vec<_>>()
+            };
+            (paths(pod.containers), paths(pod.init_containers.unwrap()))
+        };
+        let secret = "/etc/sopwith/secrets/team".to_owned();
+        let (runner, others) = mounted(&policy);
+        assert!(runner.contains(&secret) && !others.contains(&secret));
+        assert!(runner.contains(&"/etc/sopwith/config/trust".to_owned()));
+        policy.git.clear();
+        assert!(!mounted(&policy).0.contains(&secret));
+    }
+
+    #[test]
     fn a_secret_that_the_policy_no_longer_grants_is_not_mounted() {
         let (run, plan, mut policy, site) = (
             fixture::run(),

@@ -250,7 +250,20 @@ fn secrets(inputs: &JobInputs<'_>) -> BTreeSet<String> {
             .filter_map(|endpoint| endpoint.secret_ref.as_ref());
         refs.map(|secret| secret.name.clone()).collect()
     };
-    &of(&inputs.plan.llm) & &of(&inputs.policy.llm)
+    let mut secrets = &of(&inputs.plan.llm) & &of(&inputs.policy.llm);
+    let repository = inputs.plan.repository.as_ref();
+    let granted = |name: &&String| {
+        let mut entries = inputs.policy.git.iter();
+        entries.any(|entry| {
+            entry
+                .secret_ref
+                .as_ref()
+                .is_some_and(|secret| secret.name == **name)
+        })
+    };
+    let secret = repository.and_then(|repository| repository.secret.as_ref());
+    secrets.extend(secret.filter(granted).cloned());
+    secrets
 }
 
 /// The ConfigMaps of cassettes and certificate authorities.
@@ -264,7 +277,12 @@ fn config_maps(inputs: &JobInputs<'_>) -> BTreeSet<String> {
         let authority = endpoint.ca_ref.as_ref().map(|authority| &authority.name);
         cassette.into_iter().chain(authority)
     });
-    names.cloned().collect()
+    let repository = inputs.plan.repository.as_ref();
+    let authority = repository.and_then(|repository| repository.ca_ref.as_ref());
+    names
+        .chain(authority.map(|authority| &authority.name))
+        .cloned()
+        .collect()
 }
 
 fn workspace(bench: &Workbench) -> String {

@@ -6,9 +6,10 @@ use sopwith_crds::{
     contract::{
         plan::RunPlan,
         report::{Next, Outcome, StepEnd, Wait, What},
+        snapshot::Origin,
     },
     sop_definition::Step,
-    status::{Failure, GateStatus, StepPhase, StepStatus, Tokens, Verdict},
+    status::{Failure, GateStatus, RepositoryStatus, StepPhase, StepStatus, Tokens, Verdict},
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -32,6 +33,10 @@ pub struct Progress {
     pub started_at: Option<Timestamp>,
     /// Digest of the newest snapshot.
     pub snapshot: Option<String>,
+    /// The project that the run began with, for people.
+    pub loaded: Option<String>,
+    /// The repository that the run works on, as far as it is known.
+    pub repository: Option<RepositoryStatus>,
     /// Secrets and keys that the newest launch misses.
     pub missing_secrets: BTreeSet<(String, String)>,
     /// What is known of each launch that reported.
@@ -182,7 +187,30 @@ impl Progress {
                 self.missing_secrets.insert((secret.clone(), key.clone()));
             }
             What::SecretsFound => self.missing_secrets.clear(),
-            What::ProjectLoaded { snapshot, .. } => self.mark(snapshot.to_string()),
+            What::ProjectLoaded {
+                origin,
+                files,
+                left_out,
+                snapshot,
+            } => {
+                self.mark(snapshot.to_string());
+                self.loaded = Some(loaded(origin, *files, left_out));
+                if let Origin::Git { url, commit, .. } = origin {
+                    let repository = self.repository.get_or_insert_default();
+                    repository.url.clone_from(url);
+                    repository.commit = Some(commit.clone()).filter(|commit| !commit.is_empty());
+                }
+            }
+            What::Delivered {
+                url,
+                branch,
+                commit,
+            } => {
+                let repository = self.repository.get_or_insert_default();
+                repository.url.clone_from(url);
+                repository.branch = Some(branch.clone());
+                repository.delivered = Some(commit.clone());
+            }
             What::RoundStarted { round } => self.round = *round,
             What::StepStarted { step, attempt } => {
                 seen.begun = true;
@@ -335,6 +363,16 @@ impl Progress {
     }
 }
 
+/// What a run begins with, for people.
+fn loaded(origin: &Origin, files: u32, left_out: &str) -> String {
+    let rest = if left_out.is_empty() {
+        String::new()
+    } else {
+        format!("; not part of the project: {left_out}")
+    };
+    format!("{files} files from {origin}{rest}")
+}
+
 fn record(step: &mut StepStatus, end: &StepEnd, at: Timestamp) {
     let tokens = step.tokens.unwrap_or_default();
     step.tokens = Some(Tokens {
@@ -375,6 +413,7 @@ fn dependents<'a>(steps: &'a [Step], from: &'a str) -> BTreeSet<&'a str> {
 mod tests {
     use super::*;
     use crate::run::fixture::{self, Story};
+    use sopwith_crds::contract::Digest;
 
     #[test]
     fn nothing_reported_is_nothing_done() {
@@ -502,6 +541,44 @@ mod tests {
                 .missing_secrets
                 .is_empty()
         );
+    }
+
+    #[test]
+    fn a_repository_is_shown_with_the_commit_it_was_read_at_and_the_one_that_was_pushed() {
+        let id = |letter: &str| letter.repeat(40);
+        let read = What::ProjectLoaded {
+            origin: Origin::Git {
+                url: "https://host/game".to_owned(),
+                commit: id("a"),
+                branch: Some("main".to_owned()),
+            },
+            files: 3,
+            left_out: "lib (submodule)".to_owned(),
+            snapshot: Digest::of("first"),
+        };
+        let story = Story::new().event(read);
+        let progress = fold(&fixture::plan(), &story.batches());
+        let mut expected = RepositoryStatus {
+            url: "https://host/game".to_owned(),
+            commit: Some(id("a")),
+            ..RepositoryStatus::default()
+        };
+        assert_eq!(progress.repository, Some(expected.clone()));
+        assert_eq!(progress.snapshot, Some(Digest::of("first").to_string()));
+        let told = format!(
+            "3 files from https://host/game at {}; not part of the project: lib (submodule)",
+            id("a")
+        );
+        assert_eq!(progress.loaded, Some(told));
+        let pushed = What::Delivered {
+            url: "https://host/game".to_owned(),
+            branch: "sopwith/x".to_owned(),
+            commit: id("b"),
+        };
+        let progress = fold(&fixture::plan(), &story.launch(2).event(pushed).batches());
+        expected.branch = Some("sopwith/x".to_owned());
+        expected.delivered = Some(id("b"));
+        assert_eq!(progress.repository, Some(expected));
     }
 
     #[test]

@@ -175,6 +175,7 @@ fn describe(status: &mut AgentRunStatus, run: &AgentRun, launched: &Launched<'_>
         .collect();
     status.usage = Some(launched.usage.clone());
     status.inherited = inherited(plan);
+    status.repository.clone_from(&progress.repository);
     status.snapshot.clone_from(&progress.snapshot);
     status.started_at = progress.started_at.map(Time);
 }
@@ -695,6 +696,12 @@ mod tests {
             });
             step.gates = vec![gate("documents-are-there"), gate("unit-tests-pass")];
         }
+        progress.repository = Some(sopwith_crds::status::RepositoryStatus {
+            url: "u".repeat(2048),
+            commit: Some("c".repeat(40)),
+            branch: Some("b".repeat(256)),
+            delivered: Some("c".repeat(40)),
+        });
         let launched = Launched {
             plan: &plan,
             reference: &PlanRef::default(),

@@ -18,8 +18,10 @@ pub fn between(
 ) -> Vec<Outcome> {
     let mut outcomes = Vec::new();
     if let Some(progress) = progress {
+        outcomes.extend(loaded(previous, progress));
         outcomes.extend(steps(previous, progress));
     }
+    outcomes.extend(delivered(previous, next));
     outcomes.extend(decisions(previous, next));
     outcomes.extend(obstacle(previous, next));
     outcomes.extend(stuck(previous, next));
@@ -27,6 +29,28 @@ pub fn between(
         outcomes.extend(end(next));
     }
     outcomes
+}
+
+/// The project that the run begins with, once it is loaded: with the first snapshot.
+fn loaded(previous: &AgentRunStatus, progress: &Progress) -> Option<Outcome> {
+    let message = progress.loaded.clone()?;
+    previous
+        .snapshot
+        .is_none()
+        .then_some(Outcome::ProjectLoaded { message })
+}
+
+fn delivered(previous: &AgentRunStatus, next: &AgentRunStatus) -> Option<Outcome> {
+    let pushed = |status: &AgentRunStatus| status.repository.as_ref()?.delivered.clone();
+    let commit = pushed(next).filter(|_| pushed(previous).is_none())?;
+    let repository = next.repository.as_ref()?;
+    Some(Outcome::Delivered {
+        message: format!(
+            "commit {commit} is the branch {} of {}",
+            repository.branch.as_deref().unwrap_or_default(),
+            repository.url
+        ),
+    })
 }
 
 /// Attempts that ended since the snapshot that the previous status shows.
@@ -147,6 +171,7 @@ mod tests {
         fixture::{self, Story},
         progress::fold,
     };
+    use sopwith_crds::contract::{Digest, report::What, snapshot::Origin};
 
     fn reasons(outcomes: &[Outcome]) -> Vec<String> {
         outcomes
@@ -187,6 +212,45 @@ mod tests {
             reasons(&told),
             ["StepFinished", "StepFinished", "Backtracked"]
         );
+    }
+
+    #[test]
+    fn what_a_run_begins_with_and_delivers_is_told_once() {
+        let plan = fixture::plan();
+        let (url, id) = ("https://host/game".to_owned(), "a".repeat(40));
+        let read = What::ProjectLoaded {
+            origin: Origin::Git {
+                url: url.clone(),
+                commit: id.clone(),
+                branch: None,
+            },
+            files: 1,
+            left_out: String::new(),
+            snapshot: Digest::of("first"),
+        };
+        let story = Story::new().event(read);
+        let shown = |story: &Story| {
+            let progress = fold(&plan, &story.batches());
+            let status = AgentRunStatus {
+                snapshot: progress.snapshot.clone(),
+                repository: progress.repository.clone(),
+                ..AgentRunStatus::default()
+            };
+            (progress, status)
+        };
+        let (progress, first) = shown(&story);
+        let told = between(&AgentRunStatus::default(), &first, Some(&progress));
+        assert_eq!(reasons(&told), ["ProjectLoaded"]);
+        assert!(told[0].note().contains(&id), "{}", told[0].note());
+        let pushed = What::Delivered {
+            url,
+            branch: "x".to_owned(),
+            commit: id,
+        };
+        let (progress, second) = shown(&story.event(pushed));
+        let told = between(&first, &second, Some(&progress));
+        assert_eq!(reasons(&told), ["Delivered"]);
+        assert!(between(&second, &second, Some(&progress)).is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use crate::{
     context::{Place, SharedTree},
     gate::{CanaryRan, Observation, Ran, ReportFile, canonical, described},
+    guard::Guard,
     ownership::{others, refusal},
     tree::{MAX_FILE_BYTES, MAX_FILES, MAX_TOTAL_BYTES},
     workbench::{
@@ -117,6 +118,8 @@ pub struct Collect<'a> {
     pub step: &'a str,
     /// Whose the paths of the project are.
     pub places: &'a [Place],
+    /// Which nobody may write.
+    pub guard: &'a Guard,
 }
 
 /// What came back.
@@ -383,6 +386,9 @@ fn take(tree: &SharedTree, collect: Collect<'_>, fetched: Fetched) -> Result<Tak
                 .map_err(|error| failed(error.to_string()))?;
             if !owners.is_empty() {
                 return Err(failed(refusal(&file.path, &owners)));
+            }
+            if let Some(refusal) = collect.guard.refusal(&file.path) {
+                return Err(CommandError::Failed(FailureReason::PolicyDenied, refusal));
             }
             taken.wrote.push(file.path);
         }

@@ -258,8 +258,7 @@ impl Engine {
                 return Err(Stopped::Failed(FailureReason::GateFailed, refusal));
             }
             let text = ended(&shortened(called.told, MOST_OF_ACTION));
-            self.tree
-                .write(|tree| tree.write(&path, text.into(), false))?;
+            self.tree.write(|tree| tree.rewrite(&path, text.into()))?;
             wrote.push(path);
         }
         self.record.machine.wrote(&wrote, by_program);
@@ -302,6 +301,7 @@ impl Engine {
                 patterns: &command.collect,
                 step: &spot.step.name,
                 places: &self.places,
+                guard: &self.guard,
             };
             let given = (arguments, timeout);
             return Ok(command::run(&self.benches, &self.tree, command, given, collect).await?);
@@ -328,6 +328,7 @@ impl Engine {
                 step: &spot.step.name,
                 places: &self.places,
                 frozen: &self.record.machine.frozen,
+                guard: &self.guard,
             };
             let changed = self
                 .tree

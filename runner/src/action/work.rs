@@ -96,6 +96,9 @@ impl Engine {
             let by_program = work.command.is_some();
             self.record.machine.wrote(&wrote, by_program);
         }
+        if !wrote.is_empty() {
+            self.worked_on(spot);
+        }
         let message = if wrote.is_empty() {
             message
         } else {
@@ -171,7 +174,7 @@ impl Engine {
         let mut wrote = Vec::new();
         for (path, text) in files {
             self.tree
-                .write(|tree| tree.write(&path, ended(&text).into(), false))?;
+                .write(|tree| tree.rewrite(&path, ended(&text).into()))?;
             wrote.push(path);
         }
         self.acted(spot, &role.name, said, wrote.clone(), tokens.both());
@@ -325,7 +328,8 @@ impl Engine {
     /// Why a step may not write to a path.
     pub(crate) fn foreign(&self, step: &str, path: &str) -> Result<Option<String>, Stopped> {
         let owners = others(path, step, &self.places)?;
-        Ok((!owners.is_empty()).then(|| refusal(path, &owners)))
+        let foreign = (!owners.is_empty()).then(|| refusal(path, &owners));
+        Ok(foreign.or_else(|| self.guard.refusal(path)))
     }
 
     fn render(
@@ -339,8 +343,7 @@ impl Engine {
             return Err(Stopped::Failed(FailureReason::GateFailed, refusal));
         }
         let text = ended(&self.templates.render(&render.template, &context)?);
-        self.tree
-            .write(|tree| tree.write(&path, text.into(), false))?;
+        self.tree.write(|tree| tree.rewrite(&path, text.into()))?;
         self.acted(spot, SYSTEM, String::new(), vec![path.clone()], (0, 0));
         Ok(("rendered".to_owned(), vec![path]))
     }
@@ -361,6 +364,7 @@ impl Engine {
             patterns: &collect?,
             step: &spot.step.name,
             places: &self.places,
+            guard: &self.guard,
         };
         let taken = command::act(&self.benches, &self.tree, &rendered, collect).await?;
         let command::Taken { wrote, left } = taken;

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use futures::{StreamExt, stream, stream::BoxStream};
 use k8s_openapi::jiff::Timestamp;
-use reqwest::{Certificate, Client, header, redirect::Policy};
+use reqwest::{Certificate, Client, ClientBuilder, header, redirect::Policy};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sopwith_crds::{
@@ -201,27 +201,9 @@ impl Http {
         for model in &endpoint.models {
             address(endpoint, model).map_err(setup)?;
         }
-        // A redirect would carry the key elsewhere; a proxy of the environment is nobody's decision.
-        let mut builder = Client::builder()
-            .connect_timeout(CONNECT)
-            .redirect(Policy::none())
-            .no_proxy();
-        if let Some(ca) = &endpoint.ca_ref {
-            let path = file_of(&places.config, ca);
-            let pem = std::fs::read(&path)
-                .map_err(|error| setup(format!("caRef {}/{}: {error}", ca.name, ca.key)))?;
-            let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| {
-                setup(format!(
-                    "caRef {}/{} holds no certificates: {error}",
-                    ca.name, ca.key
-                ))
-            })?;
-            builder = builder.tls_certs_only(certificates);
-        } else if endpoint
-            .base_url
-            .as_ref()
-            .is_some_and(|base| base.starts_with("http:"))
-        {
+        let mut builder = client_builder(endpoint.ca_ref.as_ref(), places).map_err(setup)?;
+        let plain = |base: &String| base.starts_with("http:");
+        if endpoint.ca_ref.is_none() && endpoint.base_url.as_ref().is_some_and(plain) {
             // Plain http needs no authorities, and an image may have none.
             builder = builder.tls_certs_only([]);
         }
@@ -291,6 +273,30 @@ impl Http {
                 .boxed(),
         })
     }
+}
+
+/// An HTTP client for what is spoken to with a secret, checked against these authorities or the public ones.
+pub(crate) fn client_builder(
+    authorities: Option<&KeyRef>,
+    places: &Places,
+) -> Result<ClientBuilder, String> {
+    // A redirect would carry the secret elsewhere; a proxy of the environment is nobody's decision.
+    let builder = Client::builder()
+        .connect_timeout(CONNECT)
+        .redirect(Policy::none())
+        .no_proxy();
+    let Some(ca) = authorities else {
+        return Ok(builder);
+    };
+    let pem = std::fs::read(file_of(&places.config, ca))
+        .map_err(|error| format!("caRef {}/{}: {error}", ca.name, ca.key))?;
+    let certificates = Certificate::from_pem_bundle(&pem).map_err(|error| {
+        format!(
+            "caRef {}/{} holds no certificates: {error}",
+            ca.name, ca.key
+        )
+    })?;
+    Ok(builder.tls_certs_only(certificates))
 }
 
 fn connection(error: &reqwest::Error) -> TransportError {

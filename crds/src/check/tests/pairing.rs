@@ -87,6 +87,28 @@ fn a_policy_allows_too_little(#[case] from: &str, #[case] to: &str, #[case] expe
 }
 
 #[rstest]
+#[case("https://host/team/game", "sopwith/a", "git: [{url: 'https://host/team', branches: ['sopwith/*']}]\n", &[])]
+#[case("https://host/other", "sopwith/a", "git: [{url: 'https://host/team'}]\n",
+    &["run:spec.project.source.git.url: the policy does not allow the repository \"https://host/other\"; it allows what begins with: https://host/team. Add an entry to spec.git of the policy, with the Secret that opens the repository, or name another repository"])]
+#[case("https://host/team/game", "main", "",
+    &["run:spec.project.source.git.url: the policy does not allow the repository \"https://host/team/game\"; it allows what begins with: none. Add an entry to spec.git of the policy, with the Secret that opens the repository, or name another repository"])]
+#[case("https://host/team/game", "main", "git: [{url: 'https://host/team', branches: ['sopwith/*']}]\n",
+    &["run:spec.project.deliver.git.branch: the policy does not allow writing branch \"main\" of \"https://host/team\"; it allows: sopwith/*. Name another branch, or add a pattern to branches of the policy's git entry"])]
+#[case("https://host/team/game", "main", "git: [{url: 'https://host', branches: ['**']}, {url: 'https://host/team/game'}]\n",
+    &["run:spec.project.deliver.git.branch: the policy does not allow writing branch \"main\" of \"https://host/team/game\"; it allows: none. Name another branch, or add a pattern to branches of the policy's git entry"])]
+fn a_run_reads_and_writes_what_the_policy_opens(
+    #[case] url: &str,
+    #[case] branch: &str,
+    #[case] git: &str,
+    #[case] expected: &[&str],
+) {
+    let run = format!(
+        "{RUN}project: {{source: {{git: {{url: '{url}'}}}}, deliver: {{git: {{branch: '{branch}'}}}}}}\n"
+    );
+    assert_eq!(check(&run, SOP, &format!("{POLICY}{git}")), expected);
+}
+
+#[rstest]
 #[case(
     "approvals: {separationOfDuties: true}\n",
     "",

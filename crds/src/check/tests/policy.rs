@@ -338,6 +338,36 @@ llm:
     "pod: {labels: {sopwith.dev/run: x}}\n",
     "spec.pod.labels[sopwith.dev/run]: \"sopwith.dev/run\" is the operator's own; choose another prefix"
 )]
+#[case(
+    "",
+    "git: [{url: 'git@github.com:acme/game.git'}]\n",
+    "spec.git[0].url: \"…@github.com:acme/game.git\" is the short form of ssh; write ssh://git@HOST/PATH"
+)]
+#[case(
+    "",
+    "git: [{url: 'ssh://git@host/team'}]\n",
+    "spec.git[0].secretRef: is not set, and ssh needs a key; name a Secret with the keys ssh-privatekey and known_hosts"
+)]
+#[case(
+    "",
+    "git: [{url: 'ssh://git@host/team', secretRef: {name: s}, caRef: {name: c, key: k}}]\n",
+    "spec.git[0].caRef: belongs to https; the hosts of ssh are in known_hosts of the Secret"
+)]
+#[case(
+    "",
+    "git: [{url: 'https://host/team'}, {url: 'https://HOST/team/'}]\n",
+    "spec.git[1].url: \"https://host/team\" is there more than once; make one entry of them"
+)]
+#[case(
+    "",
+    "git: [{url: 'https://host/team', branches: ['a{']}]\n",
+    "spec.git[0].branches[a{]: \"a{\" is no pattern: unclosed alternate group; missing '}' (maybe escape '{' with '[{]'?); in it `*` stops at a slash and `**` does not"
+)]
+#[case(
+    "",
+    "deliver: {allowPaths: ['[']}\n",
+    "spec.deliver.allowPaths[[]: \"[\" is no pattern: unclosed character class; missing ']'; in it `*` stops at a slash and `**` does not"
+)]
 fn a_mistake_is_told_with_its_place(#[case] from: &str, #[case] to: &str, #[case] expected: &str) {
     let found = told(&super::super::policy(&yaml(&changed(POLICY, from, to))));
     assert!(

@@ -17,6 +17,17 @@ use rstest::rstest;
 #[case("sopRef: {name: s}\nidea: x\nproject: {name: ../x}",
     &["spec.project.name: \"../x\" names a folder; use letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"])]
 #[case("sopRef: {name: s}\nidea: x\nreqaFile: /x", &["spec.reqaFile: \"/x\" is not relative; write it from the project's root"])]
+#[case("sopRef: {name: s}\nidea: x\nproject: {source: {git: {url: 'https://git.example.com/team/game', ref: v1.2}}, deliver: {git: {branch: sopwith/game}}}", &[])]
+#[case("sopRef: {name: s}\nidea: x\nproject: {source: {git: {url: 'https://ada:pw@host/a'}}}",
+    &["spec.project.source.git.url: \"https://…@host/a\" has a user or token before the host; credentials come from the Secret that the policy's git entry names"])]
+#[case("sopRef: {name: s}\nidea: x\nproject: {source: {git: {url: 'https://host/'}}}",
+    &["spec.project.source.git.url: \"https://host/\" names a host; name the repository on it"])]
+#[case("sopRef: {name: s}\nidea: x\nproject: {source: {git: {url: 'https://host/a', ref: 'a..b'}}}",
+    &["spec.project.source.git.ref: \"a..b\" has `..` or `@{` in it, is `@`, or ends with a dot; write a name as Git allows it, for example main or feature/login"])]
+#[case("sopRef: {name: s}\nidea: x\nproject: {source: {git: {url: 'https://host/a'}}, deliver: {git: {branch: refs/heads/x}}}",
+    &["spec.project.deliver.git.branch: \"refs/heads/x\" is no name of a branch; write it without refs/heads/, for example sopwith/game"])]
+#[case("sopRef: {name: s}\nidea: x\nproject: {deliver: {git: {branch: x}}}",
+    &["spec.project.deliver.git: names a branch of the source repository, and there is none; name it in spec.project.source.git"])]
 fn a_run_is_checked(#[case] text: &str, #[case] expected: &[&str]) {
     assert_eq!(told(&super::super::run(&yaml(text))), expected);
 }

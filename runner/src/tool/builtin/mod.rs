@@ -14,6 +14,7 @@ use sopwith_crds::tool_policy::Builtin;
 
 use crate::{
     context::Place,
+    guard::Guard,
     ownership::{others, refusal},
     snapshot::Frozen,
     tree::Tree,
@@ -28,6 +29,8 @@ pub struct Writer<'a> {
     pub places: &'a [Place],
     /// What was frozen, by path.
     pub frozen: &'a BTreeMap<String, Frozen>,
+    /// What nobody may write.
+    pub guard: &'a Guard,
 }
 
 impl Writer<'_> {
@@ -44,18 +47,16 @@ impl Writer<'_> {
             ));
         }
         let owners = others(path, self.step, self.places).map_err(|error| error.to_string())?;
-        if owners.is_empty() {
-            Ok(())
-        } else {
-            Err(refusal(path, &owners))
+        if !owners.is_empty() {
+            return Err(refusal(path, &owners));
         }
+        self.guard.refusal(path).map_or(Ok(()), Err)
     }
 
     /// Writes a text, the file's mode kept.
     fn write(&self, tree: &mut Tree, path: &str, text: String) -> Result<(), String> {
         self.may(path)?;
-        let executable = tree.get(path).is_some_and(|file| file.executable);
-        tree.write(path, text.into(), executable)
+        tree.rewrite(path, text.into())
             .map(drop)
             .map_err(|error| error.to_string())
     }

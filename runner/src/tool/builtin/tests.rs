@@ -3,6 +3,7 @@ use serde_json::json;
 use sopwith_crds::contract::Digest;
 
 use super::*;
+use crate::guard::Guard;
 
 const MOST: usize = 400;
 
@@ -194,6 +195,7 @@ pub(super) fn change_as_code(
         step: "code",
         places: &places,
         frozen: &frozen,
+        guard: &Guard::default(),
     };
     change(builtin, arguments, tree, writer)
 }

@@ -1,0 +1,100 @@
+//! Paths that no step may write: what a delivery must not touch, and what stays in the source repository as it is. Pure.
+//!
+//! Told at the write, to the model where it can mend it, and looked at again before each commit.
+
+use sopwith_crds::{
+    contract::plan::Deliver,
+    delivery::{DeniedPaths, PatternMistake},
+};
+
+use crate::git::source::Kept;
+
+/// Paths that no step may write.
+#[derive(Debug, Clone, Default)]
+pub struct Guard {
+    kept: Vec<Kept>,
+    denied: Option<DeniedPaths>,
+}
+
+impl Guard {
+    /// What a plan's delivery denies; none: it delivers nothing.
+    pub fn new(deliver: Option<&Deliver>) -> Result<Self, PatternMistake> {
+        let denied = deliver.map(|rules| DeniedPaths::new(&rules.deny_paths, &rules.allow_paths));
+        Ok(Self {
+            kept: Vec::new(),
+            denied: denied.transpose()?,
+        })
+    }
+
+    /// What of the source repository is not part of the project.
+    pub fn keep(&mut self, kept: Vec<Kept>) {
+        self.kept = kept;
+    }
+
+    /// Why a path may not be written, and what to do about it; none where it may.
+    pub fn refusal(&self, path: &str) -> Option<String> {
+        if let Some(kept) = self.kept.iter().find(|kept| kept.in_the_way_of(path)) {
+            return Some(format!(
+                "the path {path:?} cannot be written: {:?} is a {} in the repository and stays as it is; write somewhere else",
+                kept.path,
+                kept.why.as_str()
+            ));
+        }
+        let pattern = self.denied.as_ref()?.denying(path)?;
+        Some(format!(
+            "the path {path:?} may not be delivered (it matches {pattern}); leave it as it is, or have it named in deliver.allowPaths of \
+             the ToolPolicy"
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::git::source::Why;
+
+    #[test]
+    fn what_is_kept_or_denied_is_refused_with_the_way_out() {
+        let rules = Deliver {
+            branch: "x".into(),
+            deny_paths: vec!["deploy/**".into()],
+            allow_paths: vec![".github/workflows/docs.yml".into()],
+        };
+        let mut guard = Guard::new(Some(&rules)).unwrap();
+        let kept = |path: &str, why| Kept {
+            path: path.into(),
+            why,
+        };
+        guard.keep(vec![
+            kept("vendor/lib", Why::Submodule),
+            kept("docs/link", Why::Link),
+        ]);
+        let table = [
+            ("src/main.py", None),
+            (".github/workflows/docs.yml", None),
+            (".github/workflows/ci.yml", Some(".github/workflows/**")),
+            ("deploy/prod.yaml", Some("deploy.allowPaths")),
+            ("vendor/lib", Some("\"vendor/lib\" is a submodule")),
+            ("vendor/lib/x.py", Some("\"vendor/lib\" is a submodule")),
+            ("vendor", Some("\"vendor/lib\" is a submodule")),
+            ("vendor/library.py", None),
+            ("docs/link", Some("\"docs/link\" is a symbolic link")),
+        ];
+        for (path, expected) in table {
+            let found = guard.refusal(path);
+            assert_eq!(found.is_some(), expected.is_some(), "{path} {found:?}");
+            let expected =
+                expected.map(|text| text.replace("deploy.allowPaths", "deliver.allowPaths"));
+            assert!(
+                expected.is_none_or(|text| found.is_some_and(|found| found.contains(&text))),
+                "{path}"
+            );
+        }
+        let free = Guard::new(None).unwrap();
+        assert_eq!(
+            free.refusal(".github/workflows/ci.yml"),
+            None,
+            "nothing is delivered"
+        );
+    }
+}
