@@ -169,7 +169,8 @@ pub struct AgentRunSpec {
     /// The project the run works on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub project: Option<Project>,
-    /// Begins from the state of another run at a finished step (MetaGPT: recover-path).
+    /// Begins from the state of another run at a finished step (MetaGPT: recover-path). What that run had used is shown as
+    /// inherited and counts neither against this run's investment nor against the day's budget.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recover_from: Option<RecoverFrom>,
     /// Values for the parameters that the SopDefinition declares.
@@ -393,10 +394,11 @@ pub struct GitDelivery {
 #[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]
 pub struct RecoverFrom {
-    /// Name of an AgentRun in the same namespace.
+    /// Name of an AgentRun in the same namespace. Who creates this run must be allowed to read what that one left (`get` on
+    /// `agentruns/dossier`).
     #[schemars(length(min = 1, max = 253), regex(pattern = crate::OBJECT_NAME))]
     pub run: String,
-    /// A step that it finished. Default: its last one.
+    /// A step that it finished; what came after it is left behind. Default: the last one that it finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 63))]
     pub step: Option<String>,

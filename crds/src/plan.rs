@@ -1,15 +1,15 @@
 //! The plan of a run: a pure function of the run, its procedure, its policy and the texts they name.
 
 use crate::{
-    AgentRun, SopDefinitionSpec, ToolPolicySpec,
+    AgentRun, Money, SopDefinitionSpec, ToolPolicySpec,
     check::{self, Finding, defaults},
     contract::{
         Digest, ParseDigestError, VERSION,
-        plan::{Deliver, Repository, RunIdentity, RunOptions, RunPlan, Source, Workbench},
+        plan::{Deliver, Recover, Repository, RunIdentity, RunOptions, RunPlan, Source, Workbench},
     },
     repository::entry_for,
     sop_definition::{Gate, Role, Step, Work},
-    status::{FailureReason, Revision},
+    status::{FailureReason, InheritedGates, Revision, Usage},
     tool_policy::{Tool, called, granted},
 };
 use flate2::{Compression, GzBuilder, read::GzDecoder};
@@ -17,6 +17,7 @@ use serde::Serialize;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::{Read, Write},
+    sync::Arc,
 };
 
 /// Most bytes of a compressed plan: a ConfigMap holds 1 MiB, names and certificate included.
@@ -44,7 +45,7 @@ pub struct PlanInputs<'a> {
 }
 
 /// An earlier run of the same namespace, as it was found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Earlier {
     /// Its name.
     pub name: String,
@@ -54,6 +55,19 @@ pub struct Earlier {
     pub snapshot: Digest,
     /// Name of its project.
     pub project_name: String,
+    /// Where the run recovers from it.
+    pub state: Option<EarlierState>,
+}
+
+/// The state of an earlier run at a finished step.
+#[derive(Clone, Debug, PartialEq)]
+pub struct EarlierState {
+    /// The step.
+    pub step: String,
+    /// What it had used up to there, with what it had inherited itself.
+    pub usage: Usage,
+    /// Its plan.
+    pub plan: Arc<RunPlan>,
 }
 
 /// Why there is no plan. Final: neither the run's spec nor what it was resolved to can still change.
@@ -98,7 +112,7 @@ pub fn build(inputs: &PlanInputs<'_>) -> Result<RunPlan, Rejection> {
         .filter_map(|index| sop.steps.get(index).cloned())
         .collect();
     let tools = tools(&sop.roles, &steps, &policy.tools);
-    Ok(RunPlan {
+    let mut plan = RunPlan {
         version: VERSION,
         run: identity(inputs.run),
         sop: Revision {
@@ -127,7 +141,10 @@ pub fn build(inputs: &PlanInputs<'_>) -> Result<RunPlan, Rejection> {
         source: source(inputs)?,
         evidence: check::evidence(policy),
         repository: repository(inputs),
-    })
+        recover: None,
+    };
+    plan.recover = recover(inputs.earlier, &plan);
+    Ok(plan)
 }
 
 /// The repository of a run that was checked against its policy.
@@ -155,6 +172,48 @@ fn repository(inputs: &PlanInputs<'_>) -> Option<Repository> {
     })
 }
 
+/// The state that a run begins from. The verdicts of the earlier run stand where its steps saw what this run's would see.
+fn recover(earlier: Option<&Earlier>, plan: &RunPlan) -> Option<Recover> {
+    let earlier = earlier?;
+    let state = earlier.state.as_ref()?;
+    let same = seen_by_steps(&state.plan) == seen_by_steps(plan);
+    Some(Recover {
+        run: earlier.name.clone(),
+        uid: earlier.uid.clone(),
+        step: state.step.clone(),
+        snapshot: earlier.snapshot.clone(),
+        gates: if same {
+            InheritedGates::TakenOver
+        } else {
+            InheritedGates::JudgedAgain
+        },
+        usage: state.usage.clone(),
+    })
+}
+
+/// Everything of a plan that decides what steps do and how they are judged, the evidence that the policy counts included.
+/// What bounds a run (money, rounds, time), which models it asks and where it begins does not change what was done.
+fn seen_by_steps(plan: &RunPlan) -> Digest {
+    let options = RunOptions {
+        investment: Money::ZERO,
+        rounds: 0,
+        deadline_seconds: None,
+        model: String::new(),
+        recover_from: String::new(),
+        project_source: String::new(),
+        ..plan.options.clone()
+    };
+    Digest::of_json(&(
+        &options,
+        &plan.layout,
+        &plan.templates,
+        &plan.schemas,
+        &plan.roles,
+        &plan.steps,
+        &plan.evidence,
+    ))
+}
+
 /// The project that the run begins with, pinned. That of a repository is not: the first launch reads it.
 fn source(inputs: &PlanInputs<'_>) -> Result<Option<Source>, Rejection> {
     let project = inputs.run.spec.project.as_ref();
@@ -169,6 +228,9 @@ fn source(inputs: &PlanInputs<'_>) -> Result<Option<Source>, Rejection> {
         return digest
             .map(|digest| Some(Source::Upload { digest }))
             .map_err(|finding| rejected(FailureReason::InvalidPlan, &[finding]));
+    }
+    if source.run.is_none() {
+        return Ok(None);
     }
     Ok(inputs.earlier.map(|earlier| Source::Run {
         name: earlier.name.clone(),

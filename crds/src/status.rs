@@ -60,7 +60,7 @@ pub struct AgentRunStatus {
     pub usage: Option<Usage>,
     /// The earlier run that this one begins with (`spec.project.source.run`, `spec.recoverFrom`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inherited: Option<Inherited>,
+    pub inherited: Option<Box<Inherited>>,
     /// The Git repository that the run works on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<RepositoryStatus>,
@@ -94,6 +94,27 @@ pub struct Inherited {
     pub uid: String,
     /// Digest of the snapshot that was taken over.
     pub snapshot: String,
+    /// The step after which that was taken, where the run recovers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step: Option<String>,
+    /// What becomes of the gates of the steps that were finished there, where the run recovers.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gates: Option<InheritedGates>,
+    /// What the earlier run had used up to there, where the run recovers. It was booked then: it counts neither against this
+    /// run's investment nor against the day's budget.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub usage: Option<Usage>,
+}
+
+/// What becomes of the gates of steps that an earlier run finished.
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+pub enum InheritedGates {
+    /// Their verdicts stand: the earlier run had the same procedure, idea, inputs, parameters and options.
+    TakenOver,
+    /// Each is judged again over what the steps left.
+    #[default]
+    JudgedAgain,
 }
 
 /// A Git repository that a run works on.

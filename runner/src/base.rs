@@ -1,6 +1,8 @@
 //! The existing project that a run begins with: loaded in the first launch before any step, then kept beside what the run
 //! makes of it.
 
+use std::sync::Arc;
+
 use gix_hash::ObjectId;
 use sopwith_crds::{
     archive::{ArchiveError, unpack},
@@ -27,11 +29,21 @@ use crate::{
         remote::Remote,
         source::{self, left_out},
     },
+    recover::{self, Recovered},
     report::Reporter,
     snapshot::{Blobs, FilesError, Machine, Record, SnapshotError, files, read},
     sop::State,
     tree::{Tree, TreeError},
 };
+
+/// What a run begins with.
+#[derive(Debug)]
+pub enum Beginning {
+    /// A project.
+    Project(Base),
+    /// The state of an earlier run.
+    State(Box<Recovered>),
+}
 
 /// A project, and where it came from.
 #[derive(Debug, Clone, PartialEq)]
@@ -90,16 +102,65 @@ impl From<ArchiveError> for SourceError {
 
 impl SourceError {
     /// Why the run fails; none where another launch may have more luck.
-    pub fn failure(&self, source: &str) -> Option<Failure> {
+    fn failure(&self, from: &str) -> Option<Failure> {
         if let Self::Gateway(GatewayError::Away(_) | GatewayError::Superseded(_)) = self {
             return None;
         }
         Some(Failure {
             reason: FailureReason::ProjectUnavailable,
             step: None,
-            message: format!("the project cannot be loaded from {source}: {self}"),
+            message: format!("the project cannot be loaded from {from}: {self}"),
         })
     }
+}
+
+/// What a launch begins with, or how it ends: none where it resumes from a snapshot, which has it, or where the run begins
+/// with an empty project.
+pub(crate) async fn begin(
+    plan: &RunPlan,
+    start: &LaunchStart,
+    gateway: &Gateway,
+    reporter: &Reporter,
+    remote: Option<&Remote>,
+) -> Result<Option<Beginning>, (Outcome, Option<Failure>)> {
+    if start.snapshot.is_some() {
+        return Ok(None);
+    }
+    let loaded = tokio::select! {
+        biased;
+        stop = reporter.stopped() => return Err((stop.outcome(), None)),
+        loaded = beginning(plan, gateway, remote) => loaded,
+    };
+    loaded.map_err(|(from, error)| {
+        tracing::error!(%error, "no project to begin with");
+        match error.failure(&from) {
+            Some(failure) => (Outcome::Failed, Some(failure)),
+            None => (Outcome::Interrupted, None),
+        }
+    })
+}
+
+async fn beginning(
+    plan: &RunPlan,
+    gateway: &Gateway,
+    remote: Option<&Remote>,
+) -> Result<Option<Beginning>, (String, SourceError)> {
+    let (from, loaded) = match (&plan.recover, &plan.source, remote) {
+        (Some(recover), _, _) => (
+            format!("run {} after step {}", recover.run, recover.step),
+            recover::load(plan, recover, gateway).await,
+        ),
+        (None, Some(source), _) => (
+            told(source),
+            load(source, gateway).await.map(Beginning::Project),
+        ),
+        (None, None, Some(remote)) => (
+            remote.repository().url.to_string(),
+            cloned(remote).await.map(Beginning::Project),
+        ),
+        (None, None, None) => return Ok(None),
+    };
+    loaded.map(Some).map_err(|error| (from, error))
 }
 
 /// A source, for people.
@@ -108,42 +169,6 @@ fn told(source: &Source) -> String {
         Source::Run { name, .. } => format!("run {name}"),
         Source::Upload { digest } => format!("upload {digest}"),
     }
-}
-
-/// The project that a launch begins with, or how it ends: none where it resumes from a snapshot, which has it, or where
-/// the run begins with an empty project.
-pub(crate) async fn begin(
-    plan: &RunPlan,
-    start: &LaunchStart,
-    gateway: &Gateway,
-    reporter: &Reporter,
-    remote: Option<&Remote>,
-) -> Result<Option<Base>, (Outcome, Option<Failure>)> {
-    if start.snapshot.is_some() {
-        return Ok(None);
-    }
-    let loading = async {
-        match (&plan.source, remote) {
-            (Some(source), _) => (told(source), load(source, gateway).await.map(Some)),
-            (None, Some(remote)) => {
-                let url = remote.repository().url.to_string();
-                (url, cloned(remote).await.map(Some))
-            }
-            (None, None) => (String::new(), Ok(None)),
-        }
-    };
-    let (from, loaded) = tokio::select! {
-        biased;
-        stop = reporter.stopped() => return Err((stop.outcome(), None)),
-        loaded = loading => loaded,
-    };
-    loaded.map_err(|error| {
-        tracing::error!(%error, "no project to begin with");
-        match error.failure(&from) {
-            Some(failure) => (Outcome::Failed, Some(failure)),
-            None => (Outcome::Interrupted, None),
-        }
-    })
 }
 
 /// Loads the project of a source.
@@ -205,63 +230,98 @@ async fn cloned(remote: &Remote) -> Result<Base, SourceError> {
 }
 
 /// Where a launch begins.
-pub(crate) struct Beginning {
+pub(crate) struct Outset {
     /// What the run has gathered.
     pub(crate) record: Record,
     /// Where its commits stand.
     pub(crate) history: History,
 }
 
-impl Beginning {
-    /// What a snapshot holds; without one the first launch, with the project that the run begins with. Fills the tree, and what
-    /// it is compared with.
+impl Outset {
+    /// What a snapshot holds; without one the first launch, with what the run begins with. Fills the tree, and what it is
+    /// compared with.
     pub(crate) async fn of(
         plan: &RunPlan,
         blobs: &mut Blobs,
         resume: Option<&Digest>,
-        base: Option<Base>,
+        beginning: Option<Beginning>,
         tree: &SharedTree,
     ) -> Result<Self, String> {
-        let begun = Self::found(plan, blobs, resume, base, tree).await?;
+        let begun = match (resume, beginning) {
+            (Some(snapshot), _) => Self::resumed(plan, blobs, snapshot, tree).await?,
+            (None, Some(Beginning::State(state))) => {
+                Self::recovered(plan, blobs, *state, tree).await?
+            }
+            (None, Some(Beginning::Project(base))) => {
+                Self::with_project(plan, blobs, base, tree).map_err(|fault| fault.to_string())?
+            }
+            (None, None) => Self {
+                record: fresh(plan),
+                history: History::new(),
+            },
+        };
         if let Some(baseline) = &begun.record.baseline {
             tree.remember(Since::Run, baseline.tree.clone());
         }
         Ok(begun)
     }
 
-    async fn found(
+    async fn resumed(
         plan: &RunPlan,
         blobs: &mut Blobs,
-        resume: Option<&Digest>,
-        base: Option<Base>,
+        snapshot: &Digest,
         tree: &SharedTree,
     ) -> Result<Self, String> {
-        if let Some(digest) = resume {
-            let record = restored(blobs, digest, &Digest::of_json(plan), tree).await;
-            let record = record.map_err(|error| error.to_string())?;
-            let history = commits::resumed(blobs, &record.commits).await;
-            return Ok(Self {
-                record,
-                history: history.map_err(|error| error.to_string())?,
-            });
-        }
-        let mut record = Record::default();
-        record.machine.state = State::new(plan);
-        let Some(base) = base else {
-            return Ok(Self {
-                record,
-                history: History::new(),
-            });
+        let record = restored(blobs, snapshot, &Digest::of_json(plan), tree).await;
+        Self::going_on(blobs, record.map_err(|error| error.to_string())?).await
+    }
+
+    async fn recovered(
+        plan: &RunPlan,
+        blobs: &mut Blobs,
+        state: Recovered,
+        tree: &SharedTree,
+    ) -> Result<Self, String> {
+        tree.write(|tree| *tree = state.tree);
+        *blobs = state.blobs;
+        let inherited = plan.recover.as_ref().map(|from| from.usage.clone());
+        let record = Record {
+            inherited,
+            ..state.record
         };
-        tree.write(|tree| *tree = base.tree.clone());
-        let begun = commits::begun(plan, blobs, &base).map_err(|fault| fault.to_string())?;
-        record.commits = begun.0;
-        record.baseline = Some(blobs.add_base(base));
+        Self::going_on(blobs, record).await
+    }
+
+    async fn going_on(blobs: &Blobs, record: Record) -> Result<Self, String> {
+        let history = commits::resumed(blobs, &record.commits).await;
         Ok(Self {
             record,
-            history: begun.1,
+            history: history.map_err(|error| error.to_string())?,
         })
     }
+
+    fn with_project(
+        plan: &RunPlan,
+        blobs: &mut Blobs,
+        base: Base,
+        tree: &SharedTree,
+    ) -> Result<Self, Fault> {
+        tree.write(|tree| *tree = base.tree.clone());
+        let (commits, history) = commits::begun(plan, blobs, &base)?;
+        let record = Record {
+            commits,
+            baseline: Some(blobs.add_base(base)),
+            ..fresh(plan)
+        };
+        Ok(Self { record, history })
+    }
+}
+
+/// What a run has gathered that begins with nothing.
+fn fresh(plan: &RunPlan) -> Record {
+    let mut record = Record::default();
+    record.machine.state = State::new(plan);
+    record
 }
 
 /// Fills the tree, and what it is compared with, from a snapshot; gives the rest of it.
@@ -288,8 +348,14 @@ async fn restored(
 }
 
 impl Engine {
-    /// Before the first step of the first launch: keeps the project that the run begins with.
+    /// Before the first step of the first launch: keeps what the run begins with.
     pub(crate) async fn prepare(&mut self) -> Result<(), End> {
+        let plan = Arc::clone(&self.plan);
+        if let Some(recover) = &plan.recover {
+            let snapshot = self.save().await?;
+            self.tell_recovered(recover, snapshot);
+            return self.deliver().await;
+        }
         let Some(baseline) = &self.record.baseline else {
             return Ok(());
         };

@@ -24,7 +24,7 @@ use sopwith_crds::{
 use crate::{
     action::command::Benches,
     attempt::{Decided, Lap, Stopped},
-    base::{Base, Beginning},
+    base::{Beginning, Outset},
     context::{Moment, Place, SharedTree, at, places},
     ending::End,
     gate::{Said, approval::answer},
@@ -81,8 +81,8 @@ pub struct Parts {
     pub blobs: Blobs,
     /// The snapshot to resume from.
     pub resume: Option<Digest>,
-    /// The project to begin with, where there is no snapshot to resume from.
-    pub base: Option<Base>,
+    /// What to begin with, where there is no snapshot to resume from.
+    pub beginning: Option<Beginning>,
     /// The way to the run's repository.
     pub remote: Option<Remote>,
     /// What people decided on the gate at which the snapshot waits.
@@ -112,7 +112,7 @@ impl Engine {
             reporter,
             mut blobs,
             resume,
-            base,
+            beginning,
             remote,
             decisions,
             first,
@@ -132,9 +132,9 @@ impl Engine {
         let repository = plan.repository.as_ref();
         let mut guard = Guard::new(repository.and_then(|repository| repository.deliver.as_ref()))
             .map_err(|error| failed(FailureReason::InvalidPlan, error.to_string()))?;
-        let begun = Beginning::of(&plan, &mut blobs, resume.as_ref(), base, &tree).await;
-        let Beginning { record, history } =
-            begun.map_err(|message| failed(FailureReason::Internal, message))?;
+        let outset = Outset::of(&plan, &mut blobs, resume.as_ref(), beginning, &tree).await;
+        let Outset { record, history } =
+            outset.map_err(|message| failed(FailureReason::Internal, message))?;
         tools.limits.at_least(&record.machine.tool_calls);
         guard.keep(history.kept().to_vec());
         // A round that began in an earlier launch was told then.
@@ -228,6 +228,11 @@ impl Engine {
                 });
                 return None;
             }
+        }
+        if self.state().inherited(&step.name) && self.outputs_are_there(step).is_err() {
+            self.happened(&Happened::NotInherited {
+                step: step.name.clone(),
+            });
         }
         let findings = self.record.machine.state.step(&step.name).findings;
         self.note_start(step);
@@ -482,7 +487,7 @@ impl Engine {
     fn happened(&mut self, happened: &Happened) {
         let way = way(&self.plan, self.state(), happened);
         let entry = Entry::of(self.state(), happened, &way);
-        self.record.machine.trail.push(entry);
+        self.record.machine.trail.extend(entry);
         self.record.machine.state = apply(&self.plan, self.state(), happened);
     }
 

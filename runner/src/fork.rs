@@ -67,6 +67,7 @@ impl Engine {
             record: Record {
                 baseline: self.record.baseline.clone(),
                 commits: self.record.commits.clone(),
+                inherited: None,
                 machine: self.record.machine.clone(),
                 messages: self.record.messages.clone(),
                 evidence: self.record.evidence.clone(),
@@ -99,6 +100,7 @@ impl Engine {
         let Record {
             baseline: _,
             commits,
+            inherited: _,
             machine,
             messages,
             evidence,

@@ -13,10 +13,15 @@ use reqwest::{
     Certificate, Client, Method, RequestBuilder, Response, StatusCode, redirect::Policy,
 };
 use secrecy::{ExposeSecret, SecretString};
-use sopwith_crds::contract::{
-    Digest,
-    plan::RunIdentity,
-    report::{Event, LaunchStart, MAX_BLOB_BYTES, Orders, Problem, ReportBatch, ReportReply},
+use sopwith_crds::{
+    contract::{
+        Digest,
+        plan::RunIdentity,
+        report::{
+            Event, LaunchStart, MAX_BLOB_BYTES, Orders, Problem, ReportBatch, ReportReply, What,
+        },
+    },
+    status::Verdict,
 };
 
 use crate::llm::transport::chain;
@@ -284,6 +289,25 @@ struct LocalState {
     batches: Vec<ReportBatch>,
     start: LaunchStart,
     orders: Orders,
+    finished: Vec<(String, Digest)>,
+    recovered: Option<Digest>,
+}
+
+impl LocalState {
+    /// Notes which steps are finished, and with which snapshot.
+    fn note(&mut self, what: &What) {
+        match what {
+            What::Recovered { snapshot, .. } => self.recovered = Some(snapshot.clone()),
+            What::StepInherited { step, .. } => {
+                let snapshot = self.recovered.iter().cloned();
+                self.finished.extend(snapshot.map(|at| (step.clone(), at)));
+            }
+            What::StepEnded { end } if end.verdict == Verdict::Passed => {
+                self.finished.push((end.step.clone(), end.snapshot.clone()));
+            }
+            _ => {}
+        }
+    }
 }
 
 impl LocalGateway {
@@ -321,6 +345,20 @@ impl LocalGateway {
         digest
     }
 
+    /// All blobs.
+    pub fn blobs(&self) -> Vec<(Digest, Bytes)> {
+        let state = self.lock();
+        let blobs = state.blobs.iter();
+        blobs
+            .map(|(digest, bytes)| (digest.clone(), bytes.clone()))
+            .collect()
+    }
+
+    /// Every step that was finished, over all launches, with its snapshot.
+    pub fn finished(&self) -> Vec<(String, Digest)> {
+        self.lock().finished.clone()
+    }
+
     /// A blob.
     pub fn blob(&self, digest: &Digest) -> Option<Bytes> {
         self.lock().blobs.get(digest).cloned()
@@ -337,6 +375,10 @@ impl LocalGateway {
             .iter()
             .any(|other| other.sequence == batch.sequence);
         if !batch.events.is_empty() && !known {
+            batch
+                .events
+                .iter()
+                .for_each(|event| state.note(&event.what));
             state.batches.push(batch.clone());
         }
         ReportReply {

@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use sopwith_crds::{
     AgentRun, SopDefinition, ToolPolicy,
-    agent_run::{Decision, DecisionVerdict, KeyRef, ProjectSource},
+    agent_run::{Decision, DecisionVerdict, KeyRef, ProjectSource, RecoverFrom},
     archive,
     contract::{
         Digest,
@@ -18,7 +18,7 @@ use sopwith_crds::{
         report::{Event, LaunchStart, Next, Outcome, What},
         snapshot::Snapshot,
     },
-    plan::{PlanInputs, Rejection, build},
+    plan::{Earlier, PlanInputs, Rejection, build},
     tool_policy::Provider,
 };
 
@@ -28,6 +28,7 @@ use crate::{
     ending::End,
     gateway::{Gateway, GatewayError, LocalGateway},
     git::remote::Remote,
+    kept::{self, KeptError},
     llm::{
         replay::{CassetteError, Replay},
         transport::{Places, Transport},
@@ -56,6 +57,14 @@ pub enum LocalError {
     /// The cassette cannot be used.
     #[error(transparent)]
     Cassette(#[from] CassetteError),
+    /// What an earlier run left cannot be used.
+    #[error(transparent)]
+    Kept(#[from] KeptError),
+    /// The run names something that is in a cluster.
+    #[error(
+        "{0} names a run of a cluster, which a run on this machine cannot read; name the folder that a local run left with --recover, or a project with --project"
+    )]
+    Elsewhere(&'static str),
     /// The cassette's file cannot be used.
     #[error(transparent)]
     CassetteFile(#[from] CassetteFileError),
@@ -82,6 +91,12 @@ pub struct Inputs {
     /// Folder with the project that the run begins with: as if it had been uploaded and named in spec.project.source.upload.
     #[arg(long, value_name = "DIR")]
     pub project: Option<PathBuf>,
+    /// Folder that an earlier run on this machine left (its --out): begins from its state after its last finished step.
+    #[arg(long, value_name = "DIR", conflicts_with = "project")]
+    pub recover: Option<PathBuf>,
+    /// With --recover: begins after this step.
+    #[arg(long, value_name = "STEP", requires = "recover")]
+    pub recover_step: Option<String>,
     /// Folder with Secrets, each a folder of its own name with a file for each key.
     #[arg(long, value_name = "DIR", default_value = "secrets")]
     pub secrets: PathBuf,
@@ -105,6 +120,19 @@ impl Inputs {
             };
             run.spec.project.get_or_insert_default().source = Some(source);
         }
+        let earlier = self.earlier()?;
+        if let Some(earlier) = &earlier {
+            run.spec.recover_from = Some(RecoverFrom {
+                run: earlier.name.clone(),
+                step: self.recover_step.clone(),
+            });
+        } else if run.spec.recover_from.is_some() {
+            return Err(LocalError::Elsewhere("spec.recoverFrom"));
+        }
+        let source = run.spec.project.as_ref().and_then(|p| p.source.as_ref());
+        if earlier.is_none() && source.is_some_and(|source| source.run.is_some()) {
+            return Err(LocalError::Elsewhere("spec.project.source.run"));
+        }
         let idea_from = run
             .spec
             .idea_from
@@ -126,7 +154,7 @@ impl Inputs {
             idea: &idea,
             inputs: &inputs,
             templates: &BTreeMap::new(),
-            earlier: None,
+            earlier: earlier.as_ref(),
         })?)
     }
 
@@ -141,6 +169,24 @@ impl Inputs {
             (None, Some(from)) => read(&self.config.join(&from.name).join(&from.key)),
             (None, None) => Err(LocalError::NoValue(field.to_owned())),
         }
+    }
+
+    /// The run that this one recovers from, where there is one.
+    fn earlier(&self) -> Result<Option<Earlier>, LocalError> {
+        let folder = self.recover.as_ref();
+        let earlier = folder.map(|folder| kept::earlier(folder, self.recover_step.as_deref()));
+        Ok(earlier.transpose()?)
+    }
+
+    /// Gives a gateway what the run begins with.
+    pub fn give(&self, gateway: &LocalGateway) -> Result<(), LocalError> {
+        if let Some(project) = self.project()? {
+            gateway.keep(project);
+        }
+        if let Some(folder) = &self.recover {
+            kept::give(folder, gateway)?;
+        }
+        Ok(())
     }
 
     /// The archive of the project that the run begins with, where there is one.
@@ -183,8 +229,8 @@ fn object<T: serde::de::DeserializeOwned>(path: &Path) -> Result<T, LocalError> 
 /// A finished local run.
 #[derive(Debug)]
 pub struct Flown {
-    /// Its name.
-    pub run: String,
+    /// Its plan.
+    pub plan: Arc<RunPlan>,
     /// How it ended.
     pub end: End,
     /// Its reports and blobs.
@@ -228,11 +274,7 @@ pub async fn fly(
     {
         tracing::warn!(%error, "the folder of the workbenches stays");
     }
-    Flown {
-        run: plan.run.name.clone(),
-        end,
-        gateway,
-    }
+    Flown { plan, end, gateway }
 }
 
 /// What the launch begins with that follows a wait, if somebody approved there; none where the run does not wait, or waits
@@ -311,6 +353,8 @@ fn tell(event: &Event) {
             branch,
             commit,
         } => format!("delivered {commit} to the branch {branch} of {url}"),
+        What::Recovered { run, step, .. } => format!("from run {run} after step {step}"),
+        What::StepInherited { step, .. } => format!("{step}: taken over"),
         What::RoundStarted { round } => format!("round {round}"),
         What::StepStarted { step, attempt } => format!("{step}: attempt {attempt}"),
         What::StepResumed { step, attempt } => format!("{step}: attempt {attempt} goes on"),
@@ -368,8 +412,9 @@ impl Flown {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Writes project, evidence and trace below a folder.
+    /// Writes project, evidence, trace and state below a folder.
     pub fn write(&self, out: &Path) -> Result<(), LocalError> {
+        kept::keep(out, &self.plan, &self.gateway)?;
         let Some(snapshot) = self.snapshot() else {
             return Ok(());
         };

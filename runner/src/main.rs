@@ -55,7 +55,7 @@ enum Command {
     Local {
         #[command(flatten)]
         inputs: local::Inputs,
-        /// Folder for what the run leaves: project, evidence, messages.
+        /// Folder for what the run leaves: project, evidence, messages, and the state of its finished steps.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
         /// Approve in this name whatever waits for an approval; without it, the run ends there.
@@ -159,16 +159,13 @@ async fn flown(
     approve: Option<&str>,
 ) -> anyhow::Result<local::Flown> {
     let plan = inputs.plan()?;
-    let project = inputs.project()?;
+    let gateway = LocalGateway::default();
+    inputs.give(&gateway)?;
     let places = Places {
         secrets: inputs.secrets,
         config: inputs.config,
     };
     let program = std::env::current_exe()?;
-    let gateway = LocalGateway::default();
-    if let Some(project) = project {
-        gateway.keep(project);
-    }
     loop {
         let (plan, replay) = (plan.clone(), Arc::clone(&replay));
         let flown = local::fly(plan, replay, &places, &program, gateway.clone()).await;

@@ -156,8 +156,8 @@ impl Flight {
                     return ended(&reporter, vec![], stop.outcome(), None, start.snapshot).await;
                 }
             };
-            let base = match base::begin(&plan, &start, &gateway, &reporter, way).await {
-                Ok(base) => base,
+            let beginning = match base::begin(&plan, &start, &gateway, &reporter, way).await {
+                Ok(beginning) => beginning,
                 Err((outcome, failure)) => {
                     return ended(&reporter, first, outcome, failure, start.snapshot).await;
                 }
@@ -170,12 +170,13 @@ impl Flight {
                 reporter: reporter.clone(),
                 blobs: Blobs::new(gateway),
                 resume: start.snapshot.clone(),
-                base,
+                beginning,
                 remote,
                 decisions: start.decisions,
                 first: first.clone(),
             };
-            match Engine::new(parts).await {
+            // Boxed: they are large, and so would be whatever waits for them.
+            match Box::pin(Engine::new(parts)).await {
                 Ok(mut engine) => Box::pin(engine.run()).await,
                 Err(failure) => {
                     ended(

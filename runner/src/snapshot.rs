@@ -141,6 +141,8 @@ pub struct Record {
     pub evidence: BTreeMap<String, TreeEntry>,
     /// Verdicts by `step/gate`.
     pub gates: BTreeMap<String, GateStatus>,
+    /// What an earlier run had used, from whose state the run began.
+    pub inherited: Option<Usage>,
 }
 
 impl Record {
@@ -262,6 +264,7 @@ impl Blobs {
             spent,
             evidence: record.evidence.values().cloned().collect(),
             gates: record.gates.clone(),
+            inherited: record.inherited.clone(),
             base: record.baseline.as_ref().map(|line| line.base.clone()),
             commits: record.commits.clone(),
         };
@@ -289,6 +292,19 @@ impl Blobs {
                 snapshot.plan
             )));
         }
+        self.restore(snapshot, digest).await
+    }
+
+    /// Restores what a snapshot holds, of whatever plan.
+    pub(crate) async fn restore(
+        &mut self,
+        snapshot: Snapshot,
+        digest: &Digest,
+    ) -> Result<(Tree, Record), SnapshotError> {
+        let wrong = |message: String| SnapshotError::Wrong {
+            digest: digest.clone(),
+            message,
+        };
         let machine =
             serde_json::from_value(snapshot.machine).map_err(|error| wrong(error.to_string()))?;
         let mut messages = Vec::new();
@@ -334,6 +350,7 @@ impl Blobs {
                 messages,
                 evidence,
                 gates: snapshot.gates,
+                inherited: snapshot.inherited,
             },
         ))
     }

@@ -65,6 +65,8 @@ fn plan(
         run: write("run.yaml", run(fixture("run.yaml"))),
         cassette: None,
         project: None,
+        recover: None,
+        recover_step: None,
         secrets: PathBuf::new(),
         config: PathBuf::new(),
     };

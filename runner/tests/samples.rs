@@ -59,6 +59,8 @@ fn plan(changes: &[Change<'_>]) -> RunPlan {
         run: file("agentrun.yaml"),
         cassette: None,
         project: None,
+        recover: None,
+        recover_step: None,
         secrets: PathBuf::new(),
         config: sample(),
     };

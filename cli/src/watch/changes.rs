@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sopwith_crds::{
     conditions,
-    status::{AgentRunStatus, GateStatus, Phase, StepPhase, StepStatus, Verdict},
+    status::{AgentRunStatus, GateStatus, InheritedGates, Phase, StepPhase, StepStatus, Verdict},
 };
 use std::fmt::Write as _;
 
@@ -44,6 +44,7 @@ pub(crate) fn changes(old: Option<&AgentRunStatus>, new: &AgentRunStatus) -> Vec
     let old = old.unwrap_or(&nothing);
     let mut lines = Vec::new();
     lines.extend(plan(old, new));
+    lines.extend(inherited(old, new));
     lines.extend(launch(old, new));
     lines.extend(waits_for(old, new));
     lines.extend(steps(old, new));
@@ -75,6 +76,13 @@ pub(crate) fn ending(status: &AgentRunStatus) -> Option<String> {
         text::count(attempts as usize, "attempt"),
         text::usage(&status.usage.clone().unwrap_or_default())
     );
+    if let Some(usage) = status
+        .inherited
+        .as_ref()
+        .and_then(|from| from.usage.as_ref())
+    {
+        let _ = write!(said, "; inherited: {}", text::usage(usage));
+    }
     if let Some(failure) = &status.failure {
         let step = failure
             .step
@@ -110,6 +118,25 @@ fn plan(old: &AgentRunStatus, new: &AgentRunStatus) -> Option<Line> {
         text::short(&plan.digest),
         text::count(new.steps.len(), "step")
     );
+    Some(Line::new(None, text))
+}
+
+fn inherited(old: &AgentRunStatus, new: &AgentRunStatus) -> Option<Line> {
+    let now = new.inherited.as_ref().filter(|_| old.inherited.is_none())?;
+    let text = match (&now.step, &now.usage) {
+        (Some(step), Some(usage)) => {
+            let gates = match now.gates {
+                Some(InheritedGates::TakenOver) => "its verdicts stand",
+                _ => "every gate is judged again",
+            };
+            format!(
+                "recovers from {} after step {step}, {gates}; inherited: {}",
+                now.run,
+                text::usage(usage)
+            )
+        }
+        _ => format!("begins with the project of {}", now.run),
+    };
     Some(Line::new(None, text))
 }
 

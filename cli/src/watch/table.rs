@@ -59,6 +59,12 @@ fn summary(run: &AgentRun, status: &AgentRunStatus, now: Timestamp) -> String {
             .unwrap_or_default(),
         format!("{} tokens", text::grouped(usage.total_tokens)),
         text::dollars(usage.cost),
+        status
+            .inherited
+            .as_ref()
+            .and_then(|from| from.usage.as_ref())
+            .map(|usage| format!("{} inherited", text::dollars(usage.cost)))
+            .unwrap_or_default(),
         text::elapsed(started, Some(ended)),
     ];
     let shown: Vec<String> = parts.into_iter().filter(|p| !p.is_empty()).collect();

@@ -56,7 +56,6 @@ impl NotYet {
         }
         self.refuse(run.incremental == Some(true), "spec.incremental", "true");
         self.refuse(run.reqa_file.is_some(), "spec.reqaFile", "");
-        self.refuse(run.recover_from.is_some(), "spec.recoverFrom", "");
         let queue = run
             .runner
             .as_ref()

@@ -6,7 +6,7 @@ use crate::{
     agent_run::{Environment, KeyRef, PromptSchema},
     repository::RepositoryUrl,
     sop_definition::{Role, Step},
-    status::Revision,
+    status::{InheritedGates, Revision, Usage},
     tool_policy::{Budgets, Endpoint, Evidence, Tool},
 };
 use serde::{Deserialize, Serialize};
@@ -86,6 +86,27 @@ pub struct RunPlan {
     /// The repository that the run begins with. The first launch reads what the reference stands for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<Repository>,
+    /// The state of an earlier run that the run begins from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub recover: Option<Recover>,
+}
+
+/// The state of an earlier run at a finished step, pinned when the plan is made.
+#[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
+#[serde(rename_all = "camelCase")]
+pub struct Recover {
+    /// Name of the earlier run.
+    pub run: String,
+    /// Its UID.
+    pub uid: String,
+    /// The step after which the state was taken.
+    pub step: String,
+    /// The snapshot that holds it.
+    pub snapshot: Digest,
+    /// What becomes of the gates of finished steps.
+    pub gates: InheritedGates,
+    /// What the earlier run had used up to there, with what it had inherited itself.
+    pub usage: Usage,
 }
 
 /// An existing project that is kept by Sopwith, pinned when the plan is made.

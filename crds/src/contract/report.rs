@@ -145,6 +145,28 @@ pub enum What {
         /// A snapshot with it, its blobs uploaded before this is reported: later launches go on from there.
         snapshot: Digest,
     },
+    /// The state of an earlier run is taken over, before any step.
+    Recovered {
+        /// Name of the earlier run.
+        run: String,
+        /// The step after which the state was taken.
+        step: String,
+        /// A snapshot with it, its blobs uploaded before this is reported: later launches go on from there.
+        snapshot: Digest,
+    },
+    /// A step that the earlier run had finished counts as finished here, its gates as judged.
+    StepInherited {
+        /// The step.
+        step: String,
+        /// Attempts that the earlier run made.
+        attempts: u32,
+        /// What it handed over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        artifacts: Option<ArtifactsRef>,
+        /// Its verdicts, as they were.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        gates: Vec<GateStatus>,
+    },
     /// A pass forward begins.
     RoundStarted {
         /// Counted from 1.

@@ -26,12 +26,26 @@ pub struct Snapshot {
     pub evidence: Vec<TreeEntry>,
     /// Gates judged so far, latest attempt, by `step/gate`.
     pub gates: BTreeMap<String, GateStatus>,
+    /// What an earlier run had used, from whose state the run began; not part of `spent`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inherited: Option<Usage>,
     /// The project as the run found it; none where it began with an empty one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
     /// The project as commits of Git.
     #[serde(default, skip_serializing_if = "Commits::is_empty")]
     pub commits: Commits,
+}
+
+impl Snapshot {
+    /// What was used up to here, with what was inherited: what a run inherits that takes this over.
+    pub fn used_in_all(&self) -> Usage {
+        let mut used = self.spent.clone();
+        if let Some(inherited) = &self.inherited {
+            used.add(inherited);
+        }
+        used
+    }
 }
 
 /// The project as a run found it: what the run changed is told by comparing with it.

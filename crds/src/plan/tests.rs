@@ -124,7 +124,89 @@ fn earlier() -> Earlier {
         uid: "uid-1".to_owned(),
         snapshot: Digest::of("left"),
         project_name: "cards".to_owned(),
+        state: None,
     }
+}
+
+/// What comes of recovering from a run of this plan.
+fn recovering(run: &AgentRun, sop: &SopDefinitionSpec, from: &RunPlan) -> Recover {
+    let earlier = Earlier {
+        state: Some(EarlierState {
+            step: "prd".to_owned(),
+            usage: Usage {
+                total_tokens: 7,
+                ..Usage::default()
+            },
+            plan: Arc::new(from.clone()),
+        }),
+        project_name: from.options.project_name.clone(),
+        ..earlier()
+    };
+    let plan = build(&PlanInputs {
+        run,
+        sop: ("sop", sop),
+        policy: ("default", &policy()),
+        idea: run.spec.idea.as_deref().unwrap_or_default(),
+        inputs: &BTreeMap::new(),
+        templates: &BTreeMap::new(),
+        earlier: Some(&earlier),
+    });
+    plan.unwrap().recover.unwrap()
+}
+
+#[test]
+fn verdicts_stand_only_where_steps_saw_the_same() {
+    let named = |name: &str, change: fn(&mut AgentRunSpec)| {
+        let mut run = run(change);
+        run.metadata.name = Some(name.to_owned());
+        run
+    };
+    let from = |change| {
+        recovering(
+            &named("second", change),
+            &sop(),
+            &built(&run(|_| {}), &sop(), &policy()).unwrap(),
+        )
+    };
+    let again = from(|_| {});
+    assert_eq!((again.run.as_str(), again.step.as_str()), ("first", "prd"));
+    assert_eq!(
+        (again.usage.total_tokens, again.snapshot),
+        (7, Digest::of("left"))
+    );
+    for (change, expected) in [
+        ((|_| {}) as fn(&mut AgentRunSpec), InheritedGates::TakenOver),
+        (
+            |spec| spec.investment = Some(Money::from_nanos(9)),
+            InheritedGates::TakenOver,
+        ),
+        (|spec| spec.rounds = Some(9), InheritedGates::TakenOver),
+        (
+            |spec| spec.deadline_seconds = Some(9),
+            InheritedGates::TakenOver,
+        ),
+        (
+            |spec| spec.idea = Some("poker".to_owned()),
+            InheritedGates::JudgedAgain,
+        ),
+        (
+            |spec| spec.run_tests = Some(true),
+            InheritedGates::JudgedAgain,
+        ),
+        (
+            |spec| spec.code_review = Some(false),
+            InheritedGates::JudgedAgain,
+        ),
+    ] {
+        assert_eq!(from(change).gates, expected);
+    }
+    let mut changed = sop();
+    changed
+        .templates
+        .insert("another".to_owned(), "text".to_owned());
+    let plan = built(&run(|_| {}), &sop(), &policy()).unwrap();
+    let recover = recovering(&named("second", |_| {}), &changed, &plan);
+    assert_eq!(recover.gates, InheritedGates::JudgedAgain);
 }
 
 /// A run that begins with the project of a source.

@@ -1,4 +1,4 @@
-//! Runs that begin with a project: that of an earlier run, and an uploaded one.
+//! Runs that begin with a project: that of an earlier run, an uploaded one, or with the whole state of an earlier run.
 
 use anyhow::{Context as _, Result, ensure};
 use kube::{
@@ -6,10 +6,15 @@ use kube::{
     api::{DeleteParams, PostParams},
 };
 use serde_json::{Value, json};
-use sopwith_crds::{AgentRun, archive, conditions, contract::Digest, status::Phase};
+use sopwith_crds::{
+    AgentRun, ToolPolicy, archive, conditions,
+    contract::Digest,
+    status::{InheritedGates, Phase},
+};
 use sopwith_e2e::{
-    kubectl,
+    fixture, kubectl,
     namespace::{Namespace, in_namespace},
+    repository, sample,
 };
 use std::{fs, path::Path};
 
@@ -156,4 +161,127 @@ async fn a_run_begins_with_a_folder_that_was_pushed_into_its_namespace() -> Resu
         tried
     })
     .await
+}
+
+/// A run of the relay under another name.
+async fn relay(namespace: &Namespace, name: &str, spec: Value) -> Result<()> {
+    let mut run = fixture::read(repository().join("e2e/fixtures/relay/run.yaml"))?;
+    let object = sample::of_kind(&mut run, "AgentRun")?;
+    object.metadata.name = Some(name.to_owned());
+    if let (Some(whole), Value::Object(spec)) = (object.data["spec"].as_object_mut(), spec) {
+        whole.extend(spec);
+    }
+    namespace.apply(run).await
+}
+
+fn is_at(step: &str) -> impl Fn(&AgentRun) -> bool + Send {
+    let step = step.to_owned();
+    move |run| {
+        let status = run.status.as_ref();
+        status.and_then(|status| status.current_step.as_deref()) == Some(&step)
+    }
+}
+
+#[tokio::test]
+async fn a_run_recovers_from_a_finished_step_and_what_was_paid_is_not_booked_again() -> Result<()> {
+    in_namespace("recover", async |namespace| {
+        Box::pin(recovered(&namespace)).await
+    })
+    .await
+}
+
+async fn recovered(namespace: &Namespace) -> Result<()> {
+    for file in ["cassette", "policy", "sop"] {
+        namespace
+            .apply_fixture(&format!("relay/{file}.yaml"))
+            .await?;
+    }
+    let slow = json!({ "word": "one", "seconds": "8" });
+    relay(namespace, "first", json!({ "parameters": slow })).await?;
+    let at_copy = is_at("copy");
+    namespace
+        .until::<AgentRun>("first", 90, "the second step at work", at_copy)
+        .await?;
+    namespace
+        .patch_run("first", json!({ "cancel": true }))
+        .await?;
+    let first = namespace.ended_as("first", Phase::Cancelled, 60).await?;
+    let spent = first
+        .status
+        .and_then(|status| status.usage)
+        .context("nothing used")?;
+    ensure!(spent.total_tokens == 43, "{spent:?}");
+
+    let from = json!({ "run": "first", "step": "draft" });
+    let spec = json!({ "parameters": slow, "recoverFrom": from });
+    relay(namespace, "second", spec).await?;
+    let second = namespace.ended_as("second", Phase::Succeeded, 120).await?;
+    let status = second.status.context("no status")?;
+    let inherited = status.inherited.context("nothing inherited")?;
+    ensure!(
+        inherited.gates == Some(InheritedGates::TakenOver),
+        "{inherited:?}"
+    );
+    ensure!(inherited.usage.as_ref() == Some(&spent), "{inherited:?}");
+    ensure!(
+        status.usage.unwrap_or_default().total_tokens == 0,
+        "a model was asked again"
+    );
+    let draft = &status.steps[0];
+    let message = draft.message.as_deref();
+    ensure!(
+        message == Some("taken over from AgentRun first"),
+        "{message:?}"
+    );
+    ensure!(draft.gates.len() == 1 && draft.cost.is_none(), "{draft:?}");
+
+    // Under other parameters the verdicts do not stand, and the wrong word sends nobody back to a step that is paid.
+    let other = json!({ "word": "Take", "seconds": "0" });
+    relay(
+        namespace,
+        "third",
+        json!({ "parameters": other, "recoverFrom": from }),
+    )
+    .await?;
+    let third = namespace.ended_as("third", Phase::Succeeded, 120).await?;
+    let status = third.status.context("no status")?;
+    let gates = status.inherited.and_then(|inherited| inherited.gates);
+    ensure!(gates == Some(InheritedGates::JudgedAgain), "{gates:?}");
+    ensure!(
+        status.usage.unwrap_or_default().total_tokens == 0,
+        "a model was asked again"
+    );
+
+    let booked = |policy: &ToolPolicy| {
+        let today = policy
+            .status
+            .as_ref()
+            .and_then(|status| status.today.as_ref());
+        today.is_some_and(|today| today.tokens == 43)
+    };
+    namespace
+        .until::<ToolPolicy>("default", 30, "43 tokens booked, once", booked)
+        .await?;
+    let watch = ["sop", "watch", "second", "--plain", "-n", &namespace.name];
+    let said = kubectl::kubectl(&watch).await?;
+    ensure!(
+        said.contains(
+            "recovers from first after step draft, its verdicts stand; inherited: 1 request"
+        ),
+        "{said}"
+    );
+    let never = json!({ "recoverFrom": { "run": "first", "step": "copy" }, "parameters": slow });
+    relay(namespace, "fourth", never).await?;
+    let fourth = namespace.ended_as("fourth", Phase::Failed, 60).await?;
+    let failure = fourth
+        .status
+        .and_then(|status| status.failure)
+        .context("no failure")?;
+    ensure!(
+        failure
+            .message
+            .contains("ended without finishing step copy; it finished: draft"),
+        "{failure:?}"
+    );
+    Ok(())
 }

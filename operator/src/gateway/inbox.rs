@@ -258,7 +258,9 @@ impl RunLog {
             .flat_map(|b| b.batch.events.iter().rev());
         events.find_map(|event| match &event.what {
             What::StepEnded { end } => Some(end.snapshot.clone()),
-            What::ProjectLoaded { snapshot, .. } => Some(snapshot.clone()),
+            What::ProjectLoaded { snapshot, .. } | What::Recovered { snapshot, .. } => {
+                Some(snapshot.clone())
+            }
             What::LaunchEnded { snapshot, .. } => snapshot.clone(),
             _ => None,
         })

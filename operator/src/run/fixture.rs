@@ -8,11 +8,11 @@ use sopwith_crds::{
     agent_run::{DecisionVerdict, KeyRef, LocalRef},
     contract::{
         Digest, VERSION,
-        plan::{RunIdentity, RunOptions, RunPlan, Workbench},
+        plan::{Recover, RunIdentity, RunOptions, RunPlan, Workbench},
         report::{Event, Next, ReportBatch, StepEnd, Wait, What},
     },
     sop_definition::{GateKind, Step},
-    status::{GateStatus, Revision, Usage, Verdict},
+    status::{GateStatus, InheritedGates, Revision, Usage, Verdict},
     tool_policy::{Endpoint, Provider, Replay},
 };
 use std::sync::Arc;
@@ -110,6 +110,21 @@ pub(crate) fn plan() -> RunPlan {
         }],
         llm_concurrency: 4,
         ..RunPlan::default()
+    }
+}
+
+/// What a run takes over that recovers from another.
+pub(crate) fn recover() -> Recover {
+    Recover {
+        run: "first".to_owned(),
+        uid: "uid-1".to_owned(),
+        step: "write".to_owned(),
+        snapshot: Digest::of("left"),
+        gates: InheritedGates::TakenOver,
+        usage: Usage {
+            total_tokens: 110,
+            ..Usage::default()
+        },
     }
 }
 

@@ -9,7 +9,9 @@ use sopwith_crds::{
         snapshot::Origin,
     },
     sop_definition::Step,
-    status::{Failure, GateStatus, RepositoryStatus, StepPhase, StepStatus, Tokens, Verdict},
+    status::{
+        ArtifactsRef, Failure, GateStatus, RepositoryStatus, StepPhase, StepStatus, Tokens, Verdict,
+    },
 };
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -201,6 +203,7 @@ impl Progress {
                     repository.commit = Some(commit.clone()).filter(|commit| !commit.is_empty());
                 }
             }
+            What::Recovered { snapshot, .. } => self.mark(snapshot.to_string()),
             What::Delivered {
                 url,
                 branch,
@@ -211,6 +214,12 @@ impl Progress {
                 repository.branch = Some(branch.clone());
                 repository.delivered = Some(commit.clone());
             }
+            What::StepInherited {
+                step,
+                attempts,
+                artifacts,
+                gates,
+            } => self.inherit(plan, step, *attempts, artifacts.as_ref(), gates),
             What::RoundStarted { round } => self.round = *round,
             What::StepStarted { step, attempt } => {
                 seen.begun = true;
@@ -253,6 +262,25 @@ impl Progress {
                 self.close(*outcome, failure.as_ref(), at);
             }
             What::ActionEnded { .. } | What::LlmRequest { .. } | What::ToolCall { .. } => {}
+        }
+    }
+
+    /// A step that an earlier run finished. What it used was booked there.
+    fn inherit(
+        &mut self,
+        plan: &RunPlan,
+        name: &str,
+        attempts: u32,
+        artifacts: Option<&ArtifactsRef>,
+        gates: &[GateStatus],
+    ) {
+        let from = plan.recover.as_ref().map_or("", |from| from.run.as_str());
+        if let Some(step) = self.step(name) {
+            step.phase = StepPhase::Succeeded;
+            step.attempts = attempts;
+            step.message = Some(format!("taken over from AgentRun {from}"));
+            step.artifacts = artifacts.cloned();
+            step.gates = gates.to_vec();
         }
     }
 
@@ -414,6 +442,45 @@ mod tests {
     use super::*;
     use crate::run::fixture::{self, Story};
     use sopwith_crds::contract::Digest;
+
+    #[test]
+    fn a_step_that_an_earlier_run_finished_is_done_with_its_gates_and_costs_nothing_here() {
+        let gate = GateStatus {
+            name: "tests".to_owned(),
+            verdict: Verdict::Passed,
+            ..GateStatus::default()
+        };
+        let story = Story::new()
+            .event(What::Recovered {
+                run: "first".to_owned(),
+                step: "write".to_owned(),
+                snapshot: sopwith_crds::contract::Digest::of("recovered"),
+            })
+            .event(What::StepInherited {
+                step: "write".to_owned(),
+                attempts: 2,
+                artifacts: None,
+                gates: vec![gate.clone()],
+            });
+        let plan = RunPlan {
+            recover: Some(fixture::recover()),
+            ..fixture::plan()
+        };
+        let progress = fold(&plan, &story.batches());
+        let step = &progress.steps[0];
+        assert_eq!((step.phase, step.attempts), (StepPhase::Succeeded, 2));
+        assert_eq!(
+            step.message.as_deref(),
+            Some("taken over from AgentRun first")
+        );
+        assert_eq!(
+            (&step.gates[..], step.cost, step.tokens),
+            (&[gate][..], None, None)
+        );
+        assert_eq!((progress.done(), progress.started_at), (1, None));
+        let snapshot = sopwith_crds::contract::Digest::of("recovered").to_string();
+        assert_eq!(progress.snapshot, Some(snapshot));
+    }
 
     #[test]
     fn nothing_reported_is_nothing_done() {

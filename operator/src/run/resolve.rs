@@ -3,7 +3,10 @@
 
 use super::{
     apply::{self, ApplyError},
-    earlier::{self, NotTaken, RUN_NOT_FOUND, UPLOAD_NOT_FOUND, unavailable},
+    earlier::{
+        self, NotTaken, RECOVER, RUN_NOT_FOUND, SOURCE, STEP_NOT_FINISHED, UPLOAD_NOT_FOUND,
+        unavailable,
+    },
     observe::Pending,
 };
 use crate::{
@@ -11,17 +14,19 @@ use crate::{
     retention::UPLOAD_DAYS,
     store::{Store, StoreError},
 };
+use bytes::Bytes;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{
     Api, Client, Resource, ResourceExt as _, core::NamespaceResourceScope, runtime::reflector,
 };
 use serde::de::DeserializeOwned;
 use sopwith_crds::{
-    AgentRun, DEFAULT_POLICY, SopDefinition, SopDefinitionSpec, ToolPolicy,
+    AgentRun, AgentRunStatus, DEFAULT_POLICY, SopDefinition, SopDefinitionSpec, ToolPolicy,
     agent_run::KeyRef,
-    contract::Digest,
+    contract::{Digest, plan::RunPlan, snapshot::Snapshot},
     is_object_name,
     plan::{Earlier, Rejection},
+    status::Phase,
 };
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
 
@@ -136,6 +141,20 @@ async fn earlier(
     store: &Store,
 ) -> Result<Option<Earlier>, Unplannable> {
     let namespace = run.metadata.namespace.as_deref().unwrap_or_default();
+    let find = async |name: &str, field| {
+        let found = named(client, &caches.runs, namespace, name, RUN_NOT_FOUND).await?;
+        if found.uid() == run.uid() {
+            let message = "names the run itself; name an earlier one";
+            return Err(Unplannable::from(unavailable(field, message)));
+        }
+        Ok(found)
+    };
+    if let Some(from) = &run.spec.recover_from {
+        let found = find(&from.run, RECOVER).await?;
+        earlier::agrees(&run.spec, &found.spec)?;
+        let from = from.step.as_deref();
+        return recovered(&found, from, client, store).await.map(Some);
+    }
     let source = run.spec.project.as_ref().and_then(|p| p.source.as_ref());
     let Some(source) = source else {
         return Ok(None);
@@ -146,11 +165,86 @@ async fn earlier(
     let Some(name) = &source.run else {
         return Ok(None);
     };
-    let found = named(client, &caches.runs, namespace, name, RUN_NOT_FOUND).await?;
+    let found = find(name, SOURCE).await?;
     let snapshot = earlier::last_snapshot(&found)?;
-    Ok(Some(
-        taken(&found, snapshot, "spec.project.source.run", client, store).await?,
-    ))
+    there(&found, &snapshot, SOURCE, store).await?;
+    let plan = plan_of(&found, SOURCE, client).await?;
+    Ok(Some(earlier::taken(&found, plan, snapshot, None)))
+}
+
+/// The state that a run recovers from.
+async fn recovered(
+    found: &AgentRun,
+    step: Option<&str>,
+    client: &Client,
+    store: &Store,
+) -> Result<Earlier, Unplannable> {
+    let planned = found
+        .status
+        .as_ref()
+        .and_then(|status| status.plan.as_ref());
+    if planned.is_none() && !found.status.as_ref().is_some_and(has_ended) {
+        return Err(Unresolved::Missing(Pending {
+            reason: STEP_NOT_FINISHED,
+            message: format!(
+                "AgentRun \"{}\" ({RECOVER}) has not begun yet",
+                found.name_any()
+            ),
+        })
+        .into());
+    }
+    let plan = plan_of(found, RECOVER, client).await?;
+    // Not by way of the inbox, which keeps what it reads.
+    let batches = store.batches(&found.uid().unwrap_or_default()).await;
+    let batches = batches.map_err(Unplannable::Store)?;
+    let (step, digest) = earlier::finished_step(found, &plan, &batches, step)?;
+    let bytes = there(found, &digest, RECOVER, store).await?;
+    let snapshot: Snapshot = serde_json::from_slice(&bytes).map_err(|error| {
+        let message = format!("the snapshot {digest} is wrong: {error}");
+        unavailable(RECOVER, &message)
+    })?;
+    let usage = snapshot.used_in_all();
+    Ok(earlier::taken(found, plan, digest, Some((step, usage))))
+}
+
+fn has_ended(status: &AgentRunStatus) -> bool {
+    status.phase.is_some_and(Phase::is_final)
+}
+
+/// A snapshot of an earlier run, if it is still kept.
+async fn there(
+    found: &AgentRun,
+    snapshot: &Digest,
+    field: &str,
+    store: &Store,
+) -> Result<Bytes, Unplannable> {
+    let uid = found.uid().unwrap_or_default();
+    let kept = store.get_blob(&uid, snapshot).await;
+    kept.map_err(Unplannable::Store)?.ok_or_else(|| {
+        let message = format!(
+            "what AgentRun \"{}\" left is not stored any more",
+            found.name_any()
+        );
+        unavailable(field, &message).into()
+    })
+}
+
+/// The plan of an earlier run.
+async fn plan_of(found: &AgentRun, field: &str, client: &Client) -> Result<RunPlan, Unplannable> {
+    let lost = |why: &dyn std::fmt::Display| {
+        let message = format!(
+            "the plan of AgentRun \"{}\" is gone: {why}",
+            found.name_any()
+        );
+        Unplannable::from(unavailable(field, &message))
+    };
+    let planned = found.status.as_ref().and_then(|status| status.plan.clone());
+    let reference = planned.ok_or_else(|| lost(&"it never had one"))?;
+    match apply::read_plan(client, found, &reference).await {
+        Ok(applied) => Ok(applied.plan),
+        Err(ApplyError::Kube { source, .. }) => Err(Unresolved::Kube(source).into()),
+        Err(other) => Err(lost(&other)),
+    }
 }
 
 /// Whether the namespace has an upload. What is no digest is the checker's to refuse.
@@ -169,35 +263,6 @@ async fn uploaded(store: &Store, namespace: &str, digest: &str) -> Result<(), Un
             ),
         })
         .into()),
-    }
-}
-
-/// What is taken over of an earlier run, if it is still there.
-async fn taken(
-    found: &AgentRun,
-    snapshot: Digest,
-    field: &str,
-    client: &Client,
-    store: &Store,
-) -> Result<Earlier, Unplannable> {
-    let (name, uid) = (found.name_any(), found.uid().unwrap_or_default());
-    let gone = |what: &str| unavailable(field, &format!("{what} of AgentRun \"{name}\" is gone"));
-    let there = store.has_blob(&uid, &snapshot).await;
-    if there.map_err(Unplannable::Store)?.is_none() {
-        return Err(gone("the stored project").into());
-    }
-    let status = found.status.clone().unwrap_or_default();
-    let reference = status.plan.ok_or_else(|| gone("the plan"))?;
-    match apply::read_plan(client, found, &reference).await {
-        Ok(applied) => Ok(earlier::taken(found, &applied.plan, snapshot)),
-        Err(ApplyError::Plan(lost)) => {
-            let message = format!("the plan of AgentRun \"{name}\" is lost: {lost}");
-            Err(unavailable(field, &message).into())
-        }
-        Err(ApplyError::Kube { source, .. }) => Err(Unresolved::Kube(source).into()),
-        Err(other @ ApplyError::NameTaken { .. }) => {
-            Err(unavailable(field, &other.to_string()).into())
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     decisions::{Tally, instructions, shown},
-    earlier::{RUN_NOT_FINISHED, RUN_NOT_FOUND, UPLOAD_NOT_FOUND},
+    earlier::{RUN_NOT_FINISHED, RUN_NOT_FOUND, STEP_NOT_FINISHED, UPLOAD_NOT_FOUND},
     launch::End,
     observe::{MISSING_SECRET, Observation, Pending},
     progress::{Progress, Waiting},
@@ -121,6 +121,7 @@ pub fn worth_writing(previous: &AgentRunStatus, next: &AgentRunStatus) -> bool {
                     c.reason.as_str(),
                     RUN_NOT_FOUND
                         | RUN_NOT_FINISHED
+                        | STEP_NOT_FINISHED
                         | UPLOAD_NOT_FOUND
                         | "SopNotFound"
                         | "PolicyNotFound"
@@ -174,7 +175,7 @@ fn describe(status: &mut AgentRunStatus, run: &AgentRun, launched: &Launched<'_>
         .map(|step| clipped(step, room))
         .collect();
     status.usage = Some(launched.usage.clone());
-    status.inherited = inherited(plan);
+    status.inherited = inherited(plan).map(Box::new);
     status.repository.clone_from(&progress.repository);
     status.snapshot.clone_from(&progress.snapshot);
     status.started_at = progress.started_at.map(Time);
@@ -182,6 +183,16 @@ fn describe(status: &mut AgentRunStatus, run: &AgentRun, launched: &Launched<'_>
 
 /// The earlier run that a plan takes over from.
 fn inherited(plan: &RunPlan) -> Option<Inherited> {
+    if let Some(recover) = &plan.recover {
+        return Some(Inherited {
+            run: recover.run.clone(),
+            uid: recover.uid.clone(),
+            snapshot: recover.snapshot.to_string(),
+            step: Some(recover.step.clone()),
+            gates: Some(recover.gates),
+            usage: Some(recover.usage.clone()),
+        });
+    }
     match &plan.source {
         Some(Source::Run {
             name,
@@ -191,6 +202,7 @@ fn inherited(plan: &RunPlan) -> Option<Inherited> {
             run: name.clone(),
             uid: uid.clone(),
             snapshot: snapshot.to_string(),
+            ..Inherited::default()
         }),
         Some(Source::Upload { .. }) | None => None,
     }

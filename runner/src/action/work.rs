@@ -76,6 +76,10 @@ impl Tokens {
 
 impl Engine {
     pub(crate) async fn work(&mut self, spot: Spot<'_>, work: &Work) -> Result<(), Stopped> {
+        // An earlier run did it.
+        if self.state().inherited(&spot.step.name) {
+            return Ok(());
+        }
         let (message, wrote) = if let Some(prompt) = &work.prompt {
             // Conversations are long futures; every launch would carry one in its own.
             Box::pin(self.prompt(spot, prompt)).await?

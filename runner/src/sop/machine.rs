@@ -50,6 +50,11 @@ pub enum Happened {
         /// The step.
         step: String,
     },
+    /// What an earlier run left of a step is not what the step must hand over: it is done again.
+    NotInherited {
+        /// The step.
+        step: String,
+    },
     /// An attempt began.
     Started {
         /// The step.
@@ -136,6 +141,7 @@ pub fn next(plan: &RunPlan, state: &State) -> Decision {
 pub fn way(plan: &RunPlan, state: &State, happened: &Happened) -> Way {
     let wanted = match happened {
         Happened::Skipped { .. }
+        | Happened::NotInherited { .. }
         | Happened::Started { .. }
         | Happened::Resumed { .. }
         | Happened::Passed { .. } => Way::Proceed,
@@ -257,10 +263,16 @@ pub fn apply(plan: &RunPlan, state: &State, happened: &Happened) -> State {
     let mut after = state.clone();
     match happened {
         Happened::Skipped { step } => after.set(step, |step| step.phase = Phase::Skipped),
-        Happened::Started { step } => after.set(step, |step| {
-            step.phase = Phase::Running;
-            step.attempts += 1;
-        }),
+        Happened::NotInherited { step } => after.set(step, |step| step.inherited = false),
+        Happened::Started { step } => {
+            if !after.inherited(step) {
+                after.disown(plan, step);
+            }
+            after.set(step, |step| {
+                step.phase = Phase::Running;
+                step.attempts += 1;
+            });
+        }
         Happened::Waits(wait) => {
             after.set(&wait.step, |step| step.phase = Phase::Waiting);
             after.wait = Some(wait.clone());
@@ -272,6 +284,7 @@ pub fn apply(plan: &RunPlan, state: &State, happened: &Happened) -> State {
         Happened::Passed { step } => after.set(step, |step| {
             step.phase = Phase::Finished;
             step.findings.clear();
+            step.inherited = false;
         }),
         Happened::Failed {
             step,
@@ -294,6 +307,7 @@ impl State {
         match way {
             Way::Retry => self.set(&fault.step, |step| {
                 step.phase = Phase::Pending;
+                step.inherited = false;
                 step.findings.clone_from(&fault.findings);
             }),
             Way::Backtrack { to } => self.back(plan, &fault.step, &to, &fault.findings),
@@ -310,12 +324,20 @@ impl State {
         }
     }
 
+    /// A step is done anew: what builds on what it left before is done again, too.
+    fn disown(&mut self, plan: &RunPlan, name: &str) {
+        for name in again(plan, name, name) {
+            self.set(&name, |step| step.inherited = false);
+        }
+    }
+
     /// A new round: the target, the step that failed and all that builds on the target are open again.
     fn back(&mut self, plan: &RunPlan, from: &str, to: &str, findings: &str) {
         self.round += 1;
         for name in again(plan, from, to) {
             self.set(&name, |step| {
                 step.phase = Phase::Pending;
+                step.inherited = false;
                 step.findings.clear();
             });
         }

@@ -35,6 +35,9 @@ pub struct StepState {
     /// What the next attempt has to mend; canonical text.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub findings: String,
+    /// The work of the next attempt is there: an earlier run did it, and only its gates are judged.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub inherited: bool,
 }
 
 /// The place of a gate in a step: what stands before it is done and judged.
@@ -100,6 +103,29 @@ impl State {
     /// A step's state.
     pub fn step(&self, name: &str) -> StepState {
         self.steps.get(name).cloned().unwrap_or_default()
+    }
+
+    /// The state of a run that takes over that of an earlier one. Its rounds, and how often each rule was used, are its own.
+    /// Steps that were finished or skipped are; or, where `judge` says so, those that were finished are judged again.
+    pub fn recovered(plan: &RunPlan, earlier: &Self, judge: bool) -> Self {
+        let mut state = Self::new(plan);
+        for (name, step) in &mut state.steps {
+            let before = earlier.step(name);
+            match before.phase {
+                Phase::Finished if judge => step.inherited = true,
+                Phase::Finished | Phase::Skipped if !judge => {
+                    step.phase = before.phase;
+                    step.attempts = before.attempts;
+                }
+                _ => {}
+            }
+        }
+        state
+    }
+
+    /// Whether only the gates of the step's next attempt are judged.
+    pub fn inherited(&self, name: &str) -> bool {
+        self.steps.get(name).is_some_and(|step| step.inherited)
     }
 
     /// Whether a step is behind the line.

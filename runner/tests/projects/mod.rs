@@ -1,5 +1,7 @@
 //! Runs that begin with an existing project.
 
+mod recover;
+
 use super::*;
 use sopwith_crds::{
     archive,

@@ -86,7 +86,7 @@ impl<'a> Walked<'a> {
         walk.round = self.round;
         match &entry.what {
             Passage::Skipped => walk.stand = Stand::Skipped,
-            Passage::Began => {
+            Passage::Began | Passage::TakenOver => {
                 walk.stand = Stand::AtWork;
                 walk.attempt = entry.attempt;
                 walk.gates.clear();
@@ -166,7 +166,10 @@ impl<'a> Walked<'a> {
             Passage::Failed { gate, then } => {
                 mistakes.extend(self.way_mistake(step, gate.as_deref(), then));
             }
-            Passage::GoesOn | Passage::Waits { .. } | Passage::Judged { .. } => {}
+            Passage::GoesOn
+            | Passage::Waits { .. }
+            | Passage::Judged { .. }
+            | Passage::TakenOver => {}
         }
         if matches!(entry.what, Passage::Skipped) && step.when.is_none() {
             mistakes.push("it was skipped, though the procedure always asks for it".to_owned());
@@ -248,6 +251,7 @@ impl<'a> Walked<'a> {
         let line = match &entry.what {
             Passage::Skipped => format!("{step}: skipped"),
             Passage::Began => format!("{step}: attempt {attempt} begins (round {})", entry.round),
+            Passage::TakenOver => format!("{step}: attempt {attempt} is of an earlier run"),
             Passage::Judged {
                 gate,
                 kind,
