@@ -130,7 +130,7 @@ pub(crate) struct WatchArgs {
 pub(crate) struct PullArgs {
     /// Name of the `AgentRun`
     pub(crate) name: String,
-    /// Folder to write to: PROJECT/, evidence/ and messages.jsonl. Must be new or empty
+    /// Folder to write to: PROJECT/, evidence/, messages.jsonl and cassette.yaml. Must be new or empty
     #[arg(long, value_name = "DIR")]
     pub(crate) out: PathBuf,
     /// Write into a folder that is not empty; files of the same name are replaced, others stay

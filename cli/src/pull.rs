@@ -15,13 +15,14 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use k8s_openapi::api::core::v1::ConfigMap;
 use kube::Api;
-use layout::{EVIDENCE, File, MESSAGES};
+use layout::{CASSETTE, EVIDENCE, File, MESSAGES};
 use sopwith_crds::{
     AgentRun,
+    cassette::{self, Form},
     contract::{
         Digest, VERSION,
         commits::{BUNDLE, bundle},
-        plan::{CA_KEY, PLAN_KEY},
+        plan::{CA_KEY, PLAN_KEY, RunPlan},
         snapshot::Snapshot,
     },
     plan,
@@ -82,7 +83,8 @@ pub(crate) async fn run(cluster: &Cluster, args: &PullArgs) -> anyhow::Result<()
     let mut gateway = Gateway::find(cluster, &address, folder, MAY_NOT_READ).await?;
     let bytes = gateway.get(&digest).await.context("fetch the snapshot")?;
     let snapshot = read(&bytes, &status)?;
-    let mut files = layout::files(&snapshot, &frozen.project)?;
+    let project = &frozen.plan.options.project_name;
+    let mut files = layout::files(&snapshot, project)?;
     let stage = write::Stage::new(&args.out)?;
     let mut fetched = Vec::new();
     for file in &files {
@@ -99,8 +101,12 @@ pub(crate) async fn run(cluster: &Cluster, args: &PullArgs) -> anyhow::Result<()
         fetched.push(Fetched::of(&file, &content));
         files.push(file);
     }
+    let cassette = cassette(&mut gateway, &snapshot, &frozen.plan).await?;
+    stage.write(&cassette.file, &cassette.content)?;
+    files.push(cassette.file);
     stage.place(&files)?;
-    let said = summary(&snapshot, &fetched, &frozen.project);
+    let mut said = summary(&snapshot, &fetched, project);
+    said.push_str(&cassette.said);
     // Nobody reads any more: the files are there all the same.
     let _ = write!(io::stdout(), "{}\n{said}", args.out.display());
     Ok(())
@@ -149,8 +155,54 @@ fn newest_snapshot(name: &str, status: &AgentRunStatus) -> anyhow::Result<Digest
 
 /// What the run's plan tells.
 struct Frozen {
-    project: String,
+    plan: RunPlan,
     authority: Vec<u8>,
+}
+
+/// What models were asked and answered, as a file.
+struct Recorded {
+    file: File,
+    content: Bytes,
+    said: String,
+}
+
+/// Fetches what the run recorded.
+async fn cassette(
+    gateway: &mut Gateway,
+    snapshot: &Snapshot,
+    plan: &RunPlan,
+) -> anyhow::Result<Recorded> {
+    let mut parts = Vec::new();
+    for digest in &snapshot.cassette {
+        let bytes = gateway.get(digest).await.context("fetch the cassette")?;
+        parts.push(cassette::decode(digest.as_str(), &bytes)?);
+    }
+    let count = parts.iter().map(Vec::len).sum();
+    let written = cassette::of_run(plan, parts)?;
+    let how = match written.form {
+        Form::Readable => "",
+        Form::Packed => ", compressed",
+        Form::WithoutRequests => {
+            ", compressed and without the requests: a difference will be found, but not shown"
+        }
+        Form::TooLarge => {
+            ", too large for a ConfigMap: play it with `sopwith-runner local --cassette`"
+        }
+    };
+    let content = Bytes::from(written.text);
+    Ok(Recorded {
+        file: File {
+            path: CASSETTE.to_owned(),
+            digest: Digest::of(&content),
+            size: Some(content.len() as u64),
+            executable: false,
+        },
+        content,
+        said: format!(
+            "cassette: {} ({CASSETTE}{how})\n",
+            text::count(count, "answer")
+        ),
+    })
 }
 
 /// Reads the plan's ConfigMap.
@@ -194,7 +246,7 @@ async fn frozen(
         .ok_or_else(|| missing(&format!("it has no key {PLAN_KEY}")))?;
     let plan = plan::decompress(&packed.0).map_err(|e| missing(&e.to_string()))?;
     Ok(Frozen {
-        project: plan.options.project_name,
+        plan,
         authority: authority.as_bytes().to_vec(),
     })
 }

@@ -7,6 +7,7 @@
 
 pub mod agent_run;
 pub mod archive;
+pub mod cassette;
 pub mod check;
 pub mod conditions;
 pub mod contract;

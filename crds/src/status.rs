@@ -26,6 +26,9 @@ pub struct AgentRunStatus {
     /// The policy as it was at the last launch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<Revision>,
+    /// Whether recorded answers may stand in for models. Such a run shows what its procedure does, and nothing of what models do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replayed: Option<bool>,
     /// The frozen plan.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub plan: Option<PlanRef>,

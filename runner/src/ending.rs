@@ -1,6 +1,7 @@
 //! Saving, handing over reports, and how a launch ends.
 
 use sopwith_crds::{
+    cassette,
     contract::{
         Digest,
         report::{Outcome, What},
@@ -25,6 +26,9 @@ impl Engine {
     pub(crate) async fn save(&mut self) -> Result<Digest, End> {
         self.say_calls();
         self.record.machine.tool_calls = self.tools.limits.all_made();
+        if let Err(error) = self.keep_recorded() {
+            return Err(self.cut_off(&error));
+        }
         let tree = self.tree.read(Clone::clone);
         let spent = self.llm.spent();
         let reporter = self.reporter.clone();
@@ -40,6 +44,20 @@ impl Engine {
             }
             Err(error) => Err(self.cut_off(&error)),
         }
+    }
+
+    /// Keeps what models were asked and answered since the last snapshot.
+    fn keep_recorded(&mut self) -> Result<(), GatewayError> {
+        let recorded = self.llm.take_recorded();
+        if recorded.is_empty() {
+            return Ok(());
+        }
+        let bytes = cassette::encode(&recorded).map_err(|error| {
+            GatewayError::Refused(format!("the recording cannot be written: {error}"))
+        })?;
+        let digest = self.blobs.add(bytes.into());
+        self.record.cassette.push(digest);
+        Ok(())
     }
 
     /// Hands over what is pending; an error is the end of the launch.

@@ -8,7 +8,6 @@
 pub mod action;
 pub mod attempt;
 pub mod base;
-pub mod cassette;
 pub mod changes;
 mod commits;
 pub mod context;

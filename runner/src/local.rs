@@ -11,26 +11,27 @@ use sopwith_crds::{
     AgentRun, SopDefinition, ToolPolicy,
     agent_run::{Decision, DecisionVerdict, KeyRef, ProjectSource, RecoverFrom},
     archive,
+    cassette::{self, CassetteError, CassetteFile},
     contract::{
         Digest,
+        cassette::Interaction,
         commits::{BUNDLE, bundle},
         plan::RunPlan,
         report::{Event, LaunchStart, Next, Outcome, What},
         snapshot::Snapshot,
     },
     plan::{Earlier, PlanInputs, Rejection, build},
-    tool_policy::Provider,
+    tool_policy::{Provider, ReplayMode},
 };
 
 use crate::{
     action::command::Benches,
-    cassette::{CassetteFile, CassetteFileError},
     ending::End,
     gateway::{Gateway, GatewayError, LocalGateway},
     git::remote::Remote,
     kept::{self, KeptError},
     llm::{
-        replay::{CassetteError, Replay},
+        replay::Replay,
         transport::{Places, Transport},
     },
     run::Flight,
@@ -65,9 +66,6 @@ pub enum LocalError {
         "{0} names a run of a cluster, which a run on this machine cannot read; name the folder that a local run left with --recover, or a project with --project"
     )]
     Elsewhere(&'static str),
-    /// The cassette's file cannot be used.
-    #[error(transparent)]
-    CassetteFile(#[from] CassetteFileError),
     /// What the run left cannot be had.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
@@ -210,6 +208,22 @@ impl Inputs {
             .map(|path| Ok(CassetteFile::parse(&read(path)?)?))
             .transpose()
     }
+}
+
+/// Reads a mode of replay as a policy writes it.
+pub fn mode(text: &str) -> Result<ReplayMode, String> {
+    let mode = serde_json::from_value(serde_json::Value::from(text));
+    mode.map_err(|_| "write strict, gatesOnly or recordFromDifference".to_owned())
+}
+
+/// The plan with its recorded endpoints in this mode, whatever the policy says.
+#[must_use]
+pub fn in_mode(mut plan: RunPlan, mode: ReplayMode) -> RunPlan {
+    let endpoints = plan.llm.iter_mut();
+    for replay in endpoints.filter_map(|endpoint| endpoint.replay.as_mut()) {
+        replay.mode = Some(mode);
+    }
+    plan
 }
 
 fn read(path: &Path) -> Result<String, LocalError> {
@@ -382,6 +396,12 @@ fn tell(event: &Event) {
                 gate.name, gate.verdict
             )
         }
+        What::RequestDiffers { difference, .. } => {
+            format!(
+                "  not as recorded, the next endpoint is asked: {}",
+                difference.replace('\n', "\n      ")
+            )
+        }
         What::StepEnded { end } => format!(
             "{}: {:?}, {} ({} tokens, ${})",
             end.step, end.verdict, end.message, end.usage.total_tokens, end.usage.cost
@@ -412,7 +432,17 @@ impl Flown {
         serde_json::from_slice(&bytes).ok()
     }
 
-    /// Writes project, evidence, trace and state below a folder.
+    /// What its models were asked and answered.
+    pub fn recorded(&self) -> Result<Vec<Vec<Interaction>>, LocalError> {
+        let parts = self.snapshot().unwrap_or_default().cassette;
+        let read = |digest: &Digest| {
+            let bytes = self.gateway.blob(digest).unwrap_or_default();
+            Ok(cassette::decode(digest.as_str(), &bytes)?)
+        };
+        parts.iter().map(read).collect()
+    }
+
+    /// Writes project, evidence, trace, state, commits and cassette below a folder.
     pub fn write(&self, out: &Path) -> Result<(), LocalError> {
         kept::keep(out, &self.plan, &self.gateway)?;
         let Some(snapshot) = self.snapshot() else {
@@ -440,7 +470,13 @@ impl Flown {
             }
             std::fs::write(&path, self.gateway.blob(digest).unwrap_or_default()).map_err(failed)?;
         }
-        self.write_commits(&snapshot, out)
+        self.write_commits(&snapshot, out)?;
+        let path = out.join("cassette.yaml");
+        let written = cassette::of_run(&self.plan, self.recorded()?)?;
+        std::fs::write(&path, written.text).map_err(|error| LocalError::File {
+            path,
+            message: error.to_string(),
+        })
     }
 
     /// Writes the run's commits as a file for Git.
@@ -454,7 +490,7 @@ impl Flown {
         let packs: Vec<_> = made
             .map(|made| self.gateway.blob(&made.pack).unwrap_or_default())
             .collect();
-        let bundle = bundle(&snapshot.commits, &self.run, &packs)
+        let bundle = bundle(&snapshot.commits, &self.plan.run.name, &packs)
             .map_err(|error| failed(error.to_string()))?;
         if let Some(bundle) = bundle {
             std::fs::create_dir_all(out).map_err(|error| failed(error.to_string()))?;

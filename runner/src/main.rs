@@ -4,6 +4,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use anyhow::Context;
 use clap::{Parser, Subcommand};
+use sopwith_crds::{contract::plan::RunPlan, tool_policy::ReplayMode};
 use sopwith_runner::{
     gateway::LocalGateway,
     inject,
@@ -55,12 +56,14 @@ enum Command {
     Local {
         #[command(flatten)]
         inputs: local::Inputs,
-        /// Folder for what the run leaves: project, evidence, messages, and the state of its finished steps.
+        /// Folder for what the run leaves: project, evidence, messages, cassette, and the state of its finished steps.
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
         /// Approve in this name whatever waits for an approval; without it, the run ends there.
         #[arg(long, value_name = "NAME")]
         approve: Option<String>,
+        #[command(flatten)]
+        replaying: Replaying,
     },
     /// Work on cassettes.
     #[command(subcommand)]
@@ -69,14 +72,35 @@ enum Command {
 
 #[derive(Debug, Subcommand)]
 enum CassetteCommand {
-    /// Run the procedure on this machine and write the requests and their digests into the cassette.
+    /// Run the procedure on this machine and write the requests and their digests into the cassette. In the modes gatesOnly and
+    /// recordFromDifference also the answers of the next endpoint.
     Fill {
         #[command(flatten)]
         inputs: local::Inputs,
         /// The completed cassette; may be the cassette itself.
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
+        #[command(flatten)]
+        replaying: Replaying,
     },
+}
+
+#[derive(Debug, clap::Args)]
+struct Replaying {
+    /// What is done with a request that is not as it was recorded, in place of what the policy says: strict, gatesOnly or
+    /// recordFromDifference.
+    #[arg(long, value_name = "MODE", value_parser = local::mode)]
+    mode: Option<ReplayMode>,
+}
+
+impl Replaying {
+    fn plan(&self, inputs: &local::Inputs) -> Result<RunPlan, local::LocalError> {
+        let plan = inputs.plan()?;
+        Ok(match self.mode {
+            Some(mode) => local::in_mode(plan, mode),
+            None => plan,
+        })
+    }
 }
 
 fn main() -> anyhow::Result<ExitCode> {
@@ -117,19 +141,26 @@ fn main() -> anyhow::Result<ExitCode> {
             inputs,
             out,
             approve,
+            replaying,
         } => {
             tracing_subscriber::fmt()
                 .with_env_filter(filter())
                 .with_writer(std::io::stderr)
                 .init();
-            return flying(fly_locally(inputs, out, approve))?;
+            let plan = replaying.plan(&inputs)?;
+            return flying(fly_locally(inputs, plan, out, approve))?;
         }
-        Command::Cassette(CassetteCommand::Fill { inputs, out }) => {
+        Command::Cassette(CassetteCommand::Fill {
+            inputs,
+            out,
+            replaying,
+        }) => {
             tracing_subscriber::fmt()
                 .with_env_filter(filter())
                 .with_writer(std::io::stderr)
                 .init();
-            return flying(fill(inputs, out))?;
+            let plan = replaying.plan(&inputs)?;
+            return flying(fill(inputs, plan, out))?;
         }
     }
     Ok(ExitCode::SUCCESS)
@@ -155,10 +186,10 @@ fn flying<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
 /// Flies launch after launch. What waits for an approval gets it, where a name is given in which to approve.
 async fn flown(
     inputs: local::Inputs,
+    plan: &RunPlan,
     replay: Arc<Replay>,
     approve: Option<&str>,
 ) -> anyhow::Result<local::Flown> {
-    let plan = inputs.plan()?;
     let gateway = LocalGateway::default();
     inputs.give(&gateway)?;
     let places = Places {
@@ -178,6 +209,7 @@ async fn flown(
 
 async fn fly_locally(
     inputs: local::Inputs,
+    plan: RunPlan,
     out: PathBuf,
     approve: Option<String>,
 ) -> anyhow::Result<ExitCode> {
@@ -186,7 +218,7 @@ async fn fly_locally(
         .map(|file| Replay::new(file.parts()))
         .transpose()?
         .unwrap_or_default();
-    let flown = flown(inputs, Arc::new(replay), approve.as_deref()).await?;
+    let flown = flown(inputs, &plan, Arc::new(replay), approve.as_deref()).await?;
     flown.write(&out)?;
     Ok(if flown.succeeded() {
         ExitCode::SUCCESS
@@ -195,12 +227,24 @@ async fn fly_locally(
     })
 }
 
-async fn fill(inputs: local::Inputs, out: PathBuf) -> anyhow::Result<ExitCode> {
+async fn fill(inputs: local::Inputs, plan: RunPlan, out: PathBuf) -> anyhow::Result<ExitCode> {
     let file = inputs.cassette()?.context("--cassette is needed")?;
-    let replay = Arc::new(Replay::new(file.parts())?.filling());
+    let records = plan.llm.iter().any(|endpoint| {
+        let mode = endpoint.replay.as_ref().and_then(|replay| replay.mode);
+        mode.is_some_and(|mode| mode != ReplayMode::Strict)
+    });
+    let mut replay = Replay::new(file.parts())?;
+    if !records {
+        replay = replay.filling();
+    }
+    let replay = Arc::new(replay);
     // The answers beyond a question to people are recorded as well.
-    let flown = flown(inputs, Arc::clone(&replay), Some("cassette fill")).await?;
-    let (text, unasked) = file.filled(&replay.filled())?;
+    let flown = flown(inputs, &plan, Arc::clone(&replay), Some("cassette fill")).await?;
+    let (text, unasked) = if records {
+        file.recorded(&flown.recorded()?.concat())?
+    } else {
+        file.filled(&replay.filled())?
+    };
     for key in &unasked {
         eprintln!("never asked for: {key}");
     }

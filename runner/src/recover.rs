@@ -60,6 +60,7 @@ pub(crate) async fn load(
 /// Keeps of a record what the new run goes on with. Pure.
 fn take_over(plan: &RunPlan, gates: InheritedGates, record: &mut Record) {
     let judge = gates == InheritedGates::JudgedAgain;
+    record.cassette.clear();
     let machine = &mut record.machine;
     machine.state = State::recovered(plan, &machine.state, judge);
     machine.worked_seconds = 0;

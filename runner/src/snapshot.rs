@@ -143,6 +143,8 @@ pub struct Record {
     pub gates: BTreeMap<String, GateStatus>,
     /// What an earlier run had used, from whose state the run began.
     pub inherited: Option<Usage>,
+    /// Blobs with what models were asked and answered.
+    pub cassette: Vec<Digest>,
 }
 
 impl Record {
@@ -265,6 +267,7 @@ impl Blobs {
             evidence: record.evidence.values().cloned().collect(),
             gates: record.gates.clone(),
             inherited: record.inherited.clone(),
+            cassette: record.cassette.clone(),
             base: record.baseline.as_ref().map(|line| line.base.clone()),
             commits: record.commits.clone(),
         };
@@ -334,7 +337,8 @@ impl Blobs {
                 .tree
                 .iter()
                 .chain(&snapshot.evidence)
-                .map(|entry| entry.digest.clone()),
+                .map(|entry| entry.digest.clone())
+                .chain(snapshot.cassette.iter().cloned()),
         );
         let evidence = snapshot
             .evidence
@@ -351,6 +355,7 @@ impl Blobs {
                 evidence,
                 gates: snapshot.gates,
                 inherited: snapshot.inherited,
+                cassette: snapshot.cassette,
             },
         ))
     }

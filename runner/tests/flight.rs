@@ -10,6 +10,7 @@
 mod approval;
 mod gates;
 mod projects;
+mod recording;
 mod tls;
 
 use std::{

@@ -12,6 +12,8 @@ use std::collections::BTreeSet;
 pub(crate) const EVIDENCE: &str = "evidence";
 /// File with the messages.
 pub(crate) const MESSAGES: &str = "messages.jsonl";
+/// File with the cassette.
+pub(crate) const CASSETTE: &str = "cassette.yaml";
 
 /// Why a snapshot cannot be laid out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +56,7 @@ pub(crate) struct File {
 
 /// The files of a snapshot: the project below its name, the evidence, the messages.
 pub(crate) fn files(snapshot: &Snapshot, project: &str) -> Result<Vec<File>, Error> {
-    if project.contains('/') || [BUNDLE, EVIDENCE, MESSAGES].contains(&project) {
+    if project.contains('/') || [BUNDLE, EVIDENCE, MESSAGES, CASSETTE].contains(&project) {
         return Err(Error::Unsafe {
             path: project.to_owned(),
             why: "it is no name of a project folder",

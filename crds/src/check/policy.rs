@@ -8,7 +8,7 @@ use super::{
 use crate::{
     ToolPolicySpec,
     sop_definition::GateKind,
-    tool_policy::{Endpoint, Model, Provider},
+    tool_policy::{Endpoint, Model, Provider, ReplayMode},
 };
 use regex::Regex;
 
@@ -21,8 +21,17 @@ pub(super) fn check(spec: &ToolPolicySpec) -> Vec<Finding> {
         "endpoint",
         spec.llm.iter().map(|endpoint| endpoint.name.as_str()),
     );
-    for endpoint in &spec.llm {
+    for (index, endpoint) in spec.llm.iter().enumerate() {
         check_endpoint(endpoint, &mut found);
+        let mode = endpoint.replay.as_ref().and_then(|replay| replay.mode);
+        if mode == Some(ReplayMode::RecordFromDifference) {
+            for model in asked_by_nobody_else(endpoint, &spec.llm[index + 1..]) {
+                found.add(
+                    format!("spec.llm[{}].replay.mode", endpoint.name),
+                    format!("recordFromDifference asks the next endpoint what differs, and none behind it has \"{model}\"; add an endpoint that answers for it"),
+                );
+            }
+        }
     }
     tools::policy(spec, &mut found);
     found.repeated(
@@ -100,6 +109,27 @@ pub(super) fn check(spec: &ToolPolicySpec) -> Vec<Finding> {
         }
     }
     found.sorted()
+}
+
+/// Names and aliases that no endpoint but a recorded one answers for.
+fn asked_by_nobody_else<'a>(endpoint: &'a Endpoint, behind: &[Endpoint]) -> Vec<&'a str> {
+    let names = endpoint.models.iter().flat_map(|model| {
+        let aliases = model.aliases.iter().map(String::as_str);
+        if model.aliases.is_empty() {
+            vec![model.name.as_str()]
+        } else {
+            aliases.collect()
+        }
+    });
+    let real = |other: &&Endpoint| other.provider != Provider::Replay;
+    names
+        .filter(|name| {
+            !behind
+                .iter()
+                .filter(real)
+                .any(|other| other.model(name).is_some())
+        })
+        .collect()
 }
 
 fn check_endpoint(endpoint: &Endpoint, found: &mut Found) {

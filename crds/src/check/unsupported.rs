@@ -4,7 +4,7 @@ use super::{Finding, Found};
 use crate::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
     sop_definition::{Command, Gate, NetworkAccess, ReactMode, Step, Work},
-    tool_policy::{OnExhausted, ReplayMode},
+    tool_policy::OnExhausted,
 };
 
 pub(super) fn check(
@@ -126,18 +126,6 @@ impl NotYet {
     }
 
     fn policy(&mut self, policy: &ToolPolicySpec) {
-        for endpoint in &policy.llm {
-            let path = format!("spec.llm[{}]", endpoint.name);
-            match endpoint.replay.as_ref().and_then(|replay| replay.mode) {
-                Some(ReplayMode::GatesOnly) => {
-                    self.refuse(true, format!("{path}.replay.mode"), "gatesOnly");
-                }
-                Some(ReplayMode::RecordFromDifference) => {
-                    self.refuse(true, format!("{path}.replay.mode"), "recordFromDifference");
-                }
-                Some(ReplayMode::Strict) | None => {}
-            }
-        }
         for tool in &policy.tools {
             let path = format!("spec.tools[{}]", tool.name);
             self.refuse(tool.mcp.is_some(), format!("{path}.mcp"), "");

@@ -1,8 +1,9 @@
 //! Cassettes: recorded answers of models, below the codec.
 //!
 //! A cassette is YAML or JSON: `{version, interactions: [...]}`. The keys of a ConfigMap are read in the order of
-//! their names and their interactions put together. One made by hand leaves `request.digest` out;
-//! `sopwith-runner cassette fill` writes it.
+//! their names and their interactions put together; a key that ends with `.gz` is compressed. One made by hand leaves
+//! `request.digest` out; `sopwith-runner cassette fill` writes it. Every run records its own, whatever providers it
+//! asked: requests and answers are kept as the provider `replay` asks and gives them.
 
 use super::Digest;
 use serde::{Deserialize, Serialize};
@@ -120,6 +121,9 @@ pub struct Response {
     /// The functions that the answer calls.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub tool_calls: Vec<RecordedCall>,
+    /// The words in which the model refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
     /// Why the model stopped, as on the wire. Default: stop; with calls, `tool_calls`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub finish_reason: Option<String>,
@@ -139,7 +143,7 @@ pub struct Response {
 pub struct RecordedCall {
     /// What the model calls the function.
     pub name: String,
-    /// Its arguments, an object.
+    /// Its arguments: an object, or a text that is sent as it is.
     #[serde(default)]
     pub arguments: serde_json::Value,
 }
@@ -151,6 +155,17 @@ pub struct TokenUsage {
     pub prompt_tokens: u64,
     /// Tokens of the answer.
     pub completion_tokens: u64,
+    /// Of the request's, those that the provider had cached.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub cached_tokens: u64,
+    /// Of the answer's, those of thinking.
+    #[serde(default, skip_serializing_if = "is_nothing")]
+    pub reasoning_tokens: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_nothing(number: &u64) -> bool {
+    *number == 0
 }
 
 const fn ok() -> u16 {

@@ -250,6 +250,13 @@ pub enum What {
         /// From the call to its end, without the wait for its turn.
         seconds: f64,
     },
+    /// A request is not as it was recorded, and the next endpoint is asked. Told once, of the first.
+    RequestDiffers {
+        /// The step.
+        step: String,
+        /// The request and how it differs, for people.
+        difference: String,
+    },
     /// A gate judged. A sign of progress.
     GateJudged {
         /// The step.

@@ -29,6 +29,9 @@ pub struct Snapshot {
     /// What an earlier run had used, from whose state the run began; not part of `spent`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited: Option<Usage>,
+    /// Blobs with what models were asked and answered, in order, as [`crate::cassette::encode`] writes them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub cassette: Vec<Digest>,
     /// The project as the run found it; none where it began with an empty one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,

@@ -113,7 +113,7 @@ impl Provider {
 #[schemars(transform = crate::leave_description_to_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct Replay {
-    /// ConfigMap in the same namespace; all its keys together are the cassette.
+    /// ConfigMap in the same namespace; all its keys together are the cassette, compressed where they end with .gz.
     pub cassette_ref: LocalRef,
     /// What happens when a request differs from the recorded one. Default: strict.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,9 +128,10 @@ pub enum ReplayMode {
     /// The run fails and shows the difference.
     #[default]
     Strict,
-    /// New gates judge recorded artifacts.
+    /// What actions asked is answered as recorded, whether it differs or not: other gates judge recorded work. What judges are asked
+    /// must be as recorded, or goes to the next endpoint.
     GatesOnly,
-    /// Records anew from the first difference on.
+    /// What is as recorded is answered so; anything else goes to the next endpoint. The first difference is shown.
     RecordFromDifference,
 }
 

@@ -17,6 +17,7 @@ mod flight;
 mod git_server;
 mod projects;
 mod providers;
+mod recording;
 mod repository;
 mod samples;
 mod stuck;

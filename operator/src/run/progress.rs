@@ -261,7 +261,10 @@ impl Progress {
                 }
                 self.close(*outcome, failure.as_ref(), at);
             }
-            What::ActionEnded { .. } | What::LlmRequest { .. } | What::ToolCall { .. } => {}
+            What::ActionEnded { .. }
+            | What::LlmRequest { .. }
+            | What::RequestDiffers { .. }
+            | What::ToolCall { .. } => {}
         }
     }
 

@@ -16,6 +16,7 @@ use sopwith_crds::{
     contract::plan::{RunPlan, Source},
     sop_definition::{GateKind, OnStuck},
     status::{DecisionStatus, FailureReason, Inherited, Phase, PlanRef, StepStatus, Usage},
+    tool_policy::{Endpoint, Provider},
 };
 
 /// Where a run stands, before it is written down.
@@ -156,6 +157,8 @@ fn describe(status: &mut AgentRunStatus, run: &AgentRun, launched: &Launched<'_>
     let room = room(plan.steps.len());
     status.sop = Some(plan.sop.clone());
     status.policy = Some(plan.policy.clone());
+    let replays = |endpoint: &Endpoint| endpoint.provider == Provider::Replay;
+    status.replayed = plan.llm.iter().any(replays).then_some(true);
     status.plan = Some(launched.reference.clone());
     status.launch = Some(launched.launch);
     status.job_name = run

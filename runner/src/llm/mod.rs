@@ -7,6 +7,7 @@ pub mod address;
 pub mod budget;
 pub mod codec;
 mod outcome;
+mod recording;
 pub mod replay;
 pub mod retry_after;
 pub mod transport;
@@ -16,7 +17,10 @@ pub mod window;
 pub use whole::Said;
 
 use std::{
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -24,7 +28,11 @@ use backon::{BackoffBuilder, ExponentialBuilder};
 use sopwith_crds::{
     agent_run::Environment,
     check::defaults,
-    contract::{cassette::Key, plan::RunPlan, report::What},
+    contract::{
+        cassette::{Interaction, Key},
+        plan::RunPlan,
+        report::What,
+    },
     status::{FailureReason, Usage},
     tool_policy::{Endpoint, Model},
 };
@@ -36,6 +44,7 @@ use self::{
     budget::{Budget, Exhausted, Reservation, Settlement},
     codec::{Answer, Callable, ChatMessage, Protocol, Question, SchemaForm},
     outcome::{After, MOST_PAUSE, TryError, never_fits, read_whole, settlement, status, usable},
+    recording::Recording,
     transport::{RawAnswer, Transport},
 };
 
@@ -163,6 +172,9 @@ pub struct Llm {
     settled: Notify,
     at_once: Semaphore,
     pace: Pace,
+    recording: Recording,
+    /// Whether a difference from a recorded request was shown already.
+    differed: AtomicBool,
 }
 
 impl Llm {
@@ -181,6 +193,8 @@ impl Llm {
             settled: Notify::new(),
             at_once: Semaphore::new(plan.llm_concurrency.max(1) as usize),
             pace: Pace::default(),
+            recording: Recording::default(),
+            differed: AtomicBool::default(),
         }
     }
 
@@ -214,6 +228,11 @@ impl Llm {
         windows.min().unwrap_or(defaults::CONTEXT_WINDOW).into()
     }
 
+    /// What was asked and answered since this was asked last.
+    pub fn take_recorded(&self) -> Vec<Interaction> {
+        self.recording.take()
+    }
+
     /// Asks for one answer, at each endpoint that has the model until one gives it.
     async fn ask_part(
         &self,
@@ -228,6 +247,7 @@ impl Llm {
         let having: Vec<_> = having.collect();
         let mut failures = Vec::new();
         let mut all_too_long = true;
+        let mut first = None;
         for (index, (reached, model)) in having.iter().enumerate() {
             let Reached {
                 endpoint,
@@ -241,8 +261,15 @@ impl Llm {
                 rate,
                 alone: index + 1 == having.len(),
             };
+            if first.is_none() && never_fits(&asked(ask, way), model).is_none() {
+                first = Some(*model);
+            }
             match self.ask_endpoint(ask, way, report).await {
-                Ok(answer) => return usable(answer, model),
+                Ok(answer) => {
+                    let first = first.unwrap_or(model);
+                    self.recording.keep(ask, first, transport, &answer);
+                    return usable(answer, model);
+                }
                 Err(Passed::Stop(error)) => return Err(error),
                 Err(Passed::On { why, too_long }) => {
                     tracing::warn!(endpoint = endpoint.name, model = model.name, %why, "no answer");
@@ -265,18 +292,18 @@ impl Llm {
         way: Way<'_>,
         report: &(dyn Fn(What) + Send + Sync),
     ) -> Result<Answer, Passed> {
-        let protocol = Protocol::of(way.endpoint.provider);
-        let form = if ask.continues {
-            SchemaForm::Words
-        } else {
-            SchemaForm::Field
-        };
-        let mut question = codec::question(ask, protocol, way.model, form);
+        let mut question = asked(ask, way);
         if let Some(why) = never_fits(&question, way.model) {
             return Err(Passed::On {
                 why,
                 too_long: true,
             });
+        }
+        let passes_on = way
+            .transport
+            .passes_on(way.endpoint, &ask.key, &question.body);
+        if let Some(why) = passes_on {
+            return Err(self.passed_on(ask, way, why, report));
         }
         let mut pauses = ExponentialBuilder::default()
             .with_min_delay(self.pace.first)
@@ -303,6 +330,7 @@ impl Llm {
                         why = why(),
                         "the schema is told in words; without `jsonSchema` in the model's capabilities it would be at once"
                     );
+                    let protocol = Protocol::of(way.endpoint.provider);
                     question = codec::question(ask, protocol, way.model, SchemaForm::Words);
                 }
                 after @ (After::Next | After::NextLarger) => {
@@ -313,6 +341,34 @@ impl Llm {
                 }
                 After::Stop(error) => return Err(Passed::Stop(error)),
             }
+        }
+    }
+
+    /// A recorded endpoint leaves a question to the next: the first difference is shown, since it explains those that follow.
+    fn passed_on(
+        &self,
+        ask: &Ask,
+        way: Way<'_>,
+        why: String,
+        report: &(dyn Fn(What) + Send + Sync),
+    ) -> Passed {
+        if way.alone {
+            let name = &way.endpoint.name;
+            return Passed::Stop(LlmError::Replay(format!(
+                "{why}\nNo endpoint of the policy behind {name} has the model {:?}",
+                ask.model
+            )));
+        }
+        if !self.differed.swap(true, Ordering::Relaxed) {
+            tracing::warn!(endpoint = way.endpoint.name, %why, "not as recorded: the next endpoint is asked from here");
+            report(What::RequestDiffers {
+                step: ask.key.step.clone(),
+                difference: why.clone(),
+            });
+        }
+        Passed::On {
+            why,
+            too_long: false,
         }
     }
 
@@ -402,7 +458,8 @@ impl Llm {
             .filter(|_| question.streamed)
             .map_or(total, |seconds| Duration::from_secs(seconds.into()));
         let work = async {
-            let sent = way.transport.send(key, model, &question.body, idle);
+            let at = (endpoint, model);
+            let sent = way.transport.send(key, at, &question.body, idle);
             let answer = received(sent.await?, endpoint, idle).await?;
             read_whole(answer, question, endpoint.provider, model)
         };
@@ -445,6 +502,17 @@ impl Drop for Held<'_> {
     fn drop(&mut self) {
         self.end(Settlement::Reserved, true);
     }
+}
+
+/// The question as an endpoint is asked it first.
+fn asked(ask: &Ask, way: Way<'_>) -> Question {
+    let form = if ask.continues {
+        SchemaForm::Words
+    } else {
+        SchemaForm::Field
+    };
+    let protocol = Protocol::of(way.endpoint.provider);
+    codec::question(ask, protocol, way.model, form)
 }
 
 async fn received(raw: RawAnswer, endpoint: &Endpoint, idle: Duration) -> Result<Answer, TryError> {

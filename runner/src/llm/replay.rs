@@ -1,4 +1,5 @@
-//! Answers from a cassette, below the codec: bytes of the wire protocol, chosen by key, refused where the question differs.
+//! Answers from a cassette, below the codec: bytes of the wire protocol, chosen by key. What is done where the question
+//! differs from the recorded one is the endpoint's mode.
 
 use std::{
     collections::BTreeMap,
@@ -7,43 +8,32 @@ use std::{
 
 use serde_json::{Value, json};
 use similar::TextDiff;
-use sopwith_crds::contract::{
-    Digest, VERSION,
-    cassette::{Cassette, Interaction, Key, Request, Response},
+use sopwith_crds::{
+    contract::{
+        Digest,
+        cassette::{Interaction, Key, RecordedCall, Request, Response, TokenUsage},
+    },
+    tool_policy::ReplayMode,
 };
+
+use super::codec::{Answer, Finish, FunctionCall};
+
+pub use sopwith_crds::cassette::{CassetteError, parse};
 
 /// Most characters of a difference that are shown.
 const MAX_SHOWN: usize = 3000;
 /// Characters of an answer in one event.
 const PIECE: usize = 80;
 
-/// Why a cassette cannot be used.
+/// Why a cassette does not answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum CassetteError {
-    /// It is not readable.
-    #[error("{name}: {message}")]
-    Unreadable {
-        /// File or key of the ConfigMap.
-        name: String,
-        /// Why.
-        message: String,
-    },
-    /// Of another version.
-    #[error("{name}: version {found} of the shape, this runner reads version {VERSION}")]
-    Version {
-        /// File or key of the ConfigMap.
-        name: String,
-        /// Its version.
-        found: u32,
-    },
-    /// A key is there twice.
-    #[error("{name}: the request {key} is there twice")]
-    Twice {
-        /// File or key of the ConfigMap.
-        name: String,
-        /// The key.
-        key: Box<Key>,
-    },
+pub enum Unanswered {
+    /// The run ends.
+    #[error("{0}")]
+    Stop(String),
+    /// Another endpoint is asked.
+    #[error("{0}")]
+    PassOn(String),
 }
 
 /// A cassette that answers.
@@ -75,7 +65,7 @@ impl Replay {
         })
     }
 
-    /// The same, but it takes every question and remembers it.
+    /// The same, but it takes every question that it has an answer to, and remembers it.
     #[must_use]
     pub fn filling(mut self) -> Self {
         self.filled = Some(Mutex::default());
@@ -95,10 +85,28 @@ impl Replay {
             .unwrap_or_default()
     }
 
-    /// The recorded answer to a question, or how the question differs.
-    pub fn answer(&self, key: &Key, body: &Value) -> Result<&Response, String> {
+    /// The recorded answer to a question, or why there is none and what follows.
+    ///
+    /// | mode | the question is another | it is not recorded |
+    /// |---|---|---|
+    /// | `strict` | the run ends | the run ends |
+    /// | `gatesOnly`, of an action | the recorded answer | the run ends |
+    /// | `gatesOnly`, of a gate | passed on | passed on |
+    /// | `recordFromDifference` | passed on | passed on |
+    pub fn answer(
+        &self,
+        key: &Key,
+        body: &Value,
+        mode: ReplayMode,
+    ) -> Result<&Response, Unanswered> {
+        let of_gate = !key.gate.is_empty();
+        let unanswered = |why: String| match mode {
+            ReplayMode::RecordFromDifference => Unanswered::PassOn(why),
+            ReplayMode::GatesOnly if of_gate => Unanswered::PassOn(why),
+            ReplayMode::GatesOnly | ReplayMode::Strict => Unanswered::Stop(why),
+        };
         let Some(interaction) = self.interactions.get(key) else {
-            return Err(self.missing(key));
+            return Err(unanswered(self.missing(key, mode)));
         };
         if let Some(filled) = &self.filled {
             let request = Request {
@@ -111,18 +119,25 @@ impl Replay {
                 .insert(key.clone(), request);
             return Ok(&interaction.response);
         }
+        if mode == ReplayMode::GatesOnly && !of_gate {
+            return Ok(&interaction.response);
+        }
         let Some(recorded) = &interaction.request.digest else {
-            return Err(format!(
+            return Err(unanswered(format!(
                 "the recorded request {key} has no digest, so it cannot be compared: complete the cassette with `sopwith-runner cassette fill`"
-            ));
+            )));
         };
         if *recorded == Digest::of_json(body) {
             return Ok(&interaction.response);
         }
-        Err(difference(key, interaction.request.body.as_ref(), body))
+        Err(unanswered(difference(
+            key,
+            interaction.request.body.as_ref(),
+            body,
+        )))
     }
 
-    fn missing(&self, key: &Key) -> String {
+    fn missing(&self, key: &Key, mode: ReplayMode) -> String {
         let near: Vec<String> = self
             .interactions
             .keys()
@@ -143,24 +158,50 @@ impl Replay {
         } else {
             format!("of step {} it has: {}", key.step, near.join("; "))
         };
-        format!("the cassette has no request {key}; {there}")
+        let why = if mode == ReplayMode::GatesOnly && key.gate.is_empty() {
+            ". In the mode gatesOnly recorded work is judged and no new work is done: a gate sent the line where the recorded run did not go"
+        } else {
+            ""
+        };
+        format!("the cassette has no request {key}; {there}{why}")
     }
 }
 
-/// Reads one part of a cassette.
-pub fn parse(name: &str, text: &str) -> Result<Cassette, CassetteError> {
-    let cassette: Cassette =
-        serde_saphyr::from_str(text).map_err(|error| CassetteError::Unreadable {
-            name: name.to_owned(),
-            message: error.to_string(),
-        })?;
-    if cassette.version != VERSION {
-        return Err(CassetteError::Version {
-            name: name.to_owned(),
-            found: cassette.version,
-        });
+/// What is kept of an answer: what every protocol can say.
+pub fn recorded(answer: &Answer) -> Response {
+    let finish = match &answer.finish {
+        Finish::Whole | Finish::Refused(_) => None,
+        Finish::Cut => Some("length".to_owned()),
+        Finish::Filtered => Some("content_filter".to_owned()),
+    };
+    let refusal = match &answer.finish {
+        Finish::Refused(words) => Some(words.clone()),
+        _ => None,
+    };
+    Response {
+        status: 200,
+        content: Some(answer.content.clone()),
+        tool_calls: answer.calls.iter().map(recorded_call).collect(),
+        finish_reason: finish,
+        refusal,
+        usage: answer.usage.map(|tokens| TokenUsage {
+            prompt_tokens: tokens.input,
+            completion_tokens: tokens.output,
+            cached_tokens: tokens.cached,
+            reasoning_tokens: tokens.reasoning,
+        }),
+        ..Response::default()
     }
-    Ok(cassette)
+}
+
+/// A call, its arguments as an object where that is the same to the byte: they are sent again in the next turn.
+fn recorded_call(call: &FunctionCall) -> RecordedCall {
+    let object = serde_json::from_str::<Value>(&call.arguments).ok();
+    let object = object.filter(|value| value.is_object() && value.to_string() == call.arguments);
+    RecordedCall {
+        name: call.name.clone(),
+        arguments: object.unwrap_or_else(|| Value::String(call.arguments.clone())),
+    }
 }
 
 /// The bytes of an answer on the wire, with their content type.
@@ -190,8 +231,17 @@ pub fn wire(response: &Response) -> (String, Vec<u8>) {
             &json!({"choices": [{"index": 0, "delta": {"content": piece}, "finish_reason": null}]}),
         );
     }
+    if let Some(refusal) = &response.refusal {
+        event(
+            &json!({"choices": [{"index": 0, "delta": {"refusal": refusal}, "finish_reason": null}]}),
+        );
+    }
     for (index, call) in response.tool_calls.iter().enumerate() {
-        let function = json!({"name": call.name, "arguments": call.arguments.to_string()});
+        let arguments = match &call.arguments {
+            Value::String(text) => text.clone(),
+            object => object.to_string(),
+        };
+        let function = json!({"name": call.name, "arguments": arguments});
         let call = json!({"index": index, "id": format!("call_{}", index + 1), "type": "function", "function": function});
         event(
             &json!({"choices": [{"index": 0, "delta": {"tool_calls": [call]}, "finish_reason": null}]}),
@@ -205,7 +255,12 @@ pub fn wire(response: &Response) -> (String, Vec<u8>) {
     let finish = response.finish_reason.as_deref().unwrap_or(ended);
     event(&json!({"choices": [{"index": 0, "delta": {}, "finish_reason": finish}]}));
     if let Some(usage) = response.usage {
-        event(&json!({"choices": [], "usage": usage}));
+        event(&json!({"choices": [], "usage": {
+            "prompt_tokens": usage.prompt_tokens,
+            "completion_tokens": usage.completion_tokens,
+            "prompt_tokens_details": {"cached_tokens": usage.cached_tokens},
+            "completion_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        }}));
     }
     out.push_str("data: [DONE]\n\n");
     (events, out.into_bytes())
@@ -292,6 +347,11 @@ interactions:
         Replay::new(&[("c".into(), text)]).unwrap()
     }
 
+    fn answer<'a>(replay: &'a Replay, key: &Key, body: &Value) -> Result<&'a Response, String> {
+        let answer = replay.answer(key, body, ReplayMode::Strict);
+        answer.map_err(|why| why.to_string())
+    }
+
     fn key(attempt: u32) -> Key {
         Key {
             step: "write".into(),
@@ -306,15 +366,14 @@ interactions:
     fn the_recorded_question_is_answered_and_another_shows_its_difference() {
         let replay = replay();
         assert_eq!(
-            replay
-                .answer(&key(1), &body("one\ntwo\nthree"))
+            answer(&replay, &key(1), &body("one\ntwo\nthree"))
                 .unwrap()
                 .content
                 .as_deref(),
             Some("hello")
         );
         assert_eq!(
-            replay.answer(&key(1), &body("one\n2\nthree")).unwrap_err(),
+            answer(&replay, &key(1), &body("one\n2\nthree")).unwrap_err(),
             "the request write/draft attempt 1 turn 1 differs from the recorded one; run `sopwith-runner cassette fill` where the change is meant:\n--- recorded\n+++ sent\n@@ -2,3 +2,3 @@\n one\n-two\n+2\n three\n"
         );
     }
@@ -323,12 +382,11 @@ interactions:
     fn what_is_not_there_or_not_complete_is_named() {
         let replay = replay();
         assert_eq!(
-            replay.answer(&key(3), &body("x")).unwrap_err(),
+            answer(&replay, &key(3), &body("x")).unwrap_err(),
             "the cassette has no request write/draft attempt 3 turn 1; of step write it has: write/draft attempt 1 turn 1; write/draft attempt 2 turn 1"
         );
         assert!(
-            replay
-                .answer(&key(2), &body("x"))
+            answer(&replay, &key(2), &body("x"))
                 .unwrap_err()
                 .contains("cassette fill")
         );
@@ -337,8 +395,7 @@ interactions:
             ..key(1)
         };
         assert!(
-            replay
-                .answer(&other, &body("x"))
+            answer(&replay, &other, &body("x"))
                 .unwrap_err()
                 .ends_with("its steps are: write")
         );
@@ -357,9 +414,45 @@ interactions:
     }
 
     #[test]
+    fn what_is_not_as_recorded_ends_the_run_is_overlooked_or_passed_on_as_the_mode_says() {
+        use ReplayMode::{GatesOnly, RecordFromDifference, Strict};
+        let text = CASSETTE
+            .replace("DIGEST", Digest::of_json(&body("same")).as_str())
+            .replace("attempt: 2,", "gate: g, judge: 1, attempt: 2,");
+        let replay = Replay::new(&[("c".into(), text)]).unwrap();
+        let gate = |attempt| Key {
+            gate: "g".into(),
+            judge: 1,
+            ..key(attempt)
+        };
+        for (mode, key, asked, expected) in [
+            (Strict, key(1), "same", "answered"),
+            (Strict, key(1), "other", "stop"),
+            (Strict, key(9), "same", "stop"),
+            (Strict, gate(2), "x", "stop"),
+            (GatesOnly, key(1), "same", "answered"),
+            (GatesOnly, key(1), "other", "answered"),
+            (GatesOnly, key(9), "same", "stop"),
+            (GatesOnly, gate(2), "x", "pass on"),
+            (GatesOnly, gate(9), "x", "pass on"),
+            (RecordFromDifference, key(1), "same", "answered"),
+            (RecordFromDifference, key(1), "other", "pass on"),
+            (RecordFromDifference, key(9), "same", "pass on"),
+            (RecordFromDifference, gate(2), "x", "pass on"),
+        ] {
+            let found = match replay.answer(&key, &body(asked), mode) {
+                Ok(_) => "answered",
+                Err(Unanswered::Stop(_)) => "stop",
+                Err(Unanswered::PassOn(_)) => "pass on",
+            };
+            assert_eq!(found, expected, "{mode:?} {key} {asked}");
+        }
+    }
+
+    #[test]
     fn filling_takes_every_question() {
         let replay = replay().filling();
-        replay.answer(&key(2), &body("x")).unwrap();
+        answer(&replay, &key(2), &body("x")).unwrap();
         let filled = replay.filled();
         assert_eq!(filled[&key(2)].digest, Some(Digest::of_json(&body("x"))));
         assert_eq!(filled.len(), 1);

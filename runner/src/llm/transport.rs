@@ -14,16 +14,17 @@ use secrecy::{ExposeSecret, SecretString};
 use serde_json::Value;
 use sopwith_crds::{
     agent_run::KeyRef,
+    cassette::text_of,
     contract::{
         cassette::Key,
         plan::{CONFIG_DIR, SECRETS_DIR},
     },
-    tool_policy::{Endpoint, Model, Provider},
+    tool_policy::{Endpoint, Model, Provider, ReplayMode},
 };
 
 use super::{
     address::{Auth, address, auth},
-    replay::{CassetteError, Replay, wire},
+    replay::{CassetteError, Replay, Unanswered, wire},
     retry_after::retry_after,
 };
 
@@ -124,11 +125,22 @@ impl Transport {
         }
     }
 
-    /// Sends a request to a model. `patience` is the longest time until its answer begins.
+    /// Why a recorded endpoint leaves a question to the next; none where it answers, or ends the run.
+    pub fn passes_on(&self, endpoint: &Endpoint, key: &Key, body: &Value) -> Option<String> {
+        let Self::Replay(replay) = self else {
+            return None;
+        };
+        match replay.answer(key, body, mode(endpoint)) {
+            Err(Unanswered::PassOn(why)) => Some(why),
+            Ok(_) | Err(Unanswered::Stop(_)) => None,
+        }
+    }
+
+    /// Sends a request to a model of an endpoint. `patience` is the longest time until its answer begins.
     pub async fn send(
         &self,
         key: &Key,
-        model: &Model,
+        (endpoint, model): (&Endpoint, &Model),
         body: &Value,
         patience: Duration,
     ) -> Result<RawAnswer, TransportError> {
@@ -136,8 +148,8 @@ impl Transport {
             Self::Http(http) => http.send(model, body, patience).await,
             Self::Replay(replay) => {
                 let response = replay
-                    .answer(key, body)
-                    .map_err(TransportError::Difference)?;
+                    .answer(key, body, mode(endpoint))
+                    .map_err(|why| TransportError::Difference(why.to_string()))?;
                 let (content_type, bytes) = wire(response);
                 let body = stream::once(async { Ok(Bytes::from(bytes)) }).boxed();
                 Ok(RawAnswer {
@@ -149,6 +161,11 @@ impl Transport {
             }
         }
     }
+}
+
+fn mode(endpoint: &Endpoint) -> ReplayMode {
+    let mode = endpoint.replay.as_ref().and_then(|replay| replay.mode);
+    mode.unwrap_or_default()
 }
 
 /// Reads a mounted cassette: all keys of the ConfigMap in the order of their names.
@@ -169,11 +186,11 @@ fn cassette(folder: &Path) -> Result<Replay, CassetteError> {
     paths.sort();
     let mut parts = Vec::new();
     for path in paths {
-        let text = std::fs::read_to_string(&path).map_err(|error| unreadable(&path, &error))?;
-        let name = path
-            .file_name()
-            .map(|name| name.to_string_lossy().into_owned());
-        parts.push((name.unwrap_or_default(), text));
+        let bytes = std::fs::read(&path).map_err(|error| unreadable(&path, &error))?;
+        let name = path.file_name();
+        let name = name.map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let text = text_of(&name, &bytes)?;
+        parts.push((name, text));
     }
     if parts.is_empty() {
         let message = "there is nothing in it; is the ConfigMap there?".to_owned();

@@ -231,3 +231,19 @@ fn a_procedure_meets_a_policys_rules_on_evidence() {
         ]
     );
 }
+
+#[test]
+fn recording_from_a_difference_needs_somebody_to_ask() {
+    let recorded = "llm:\n- name: tape\n  provider: replay\n  replay: {cassetteRef: {name: c}, mode: recordFromDifference}\n  models: [{name: big, aliases: [strong]}, {name: wise}]\n";
+    let alone = told(&super::super::policy(&yaml(recorded)));
+    let lacks = |model: &str| {
+        format!(
+            "spec.llm[tape].replay.mode: recordFromDifference asks the next endpoint what differs, and none behind it has \"{model}\"; add an endpoint that answers for it"
+        )
+    };
+    assert_eq!(alone, [lacks("strong"), lacks("wise")]);
+    let behind = POLICY.replacen("\nllm:\n", recorded, 1);
+    assert_eq!(told(&super::super::policy(&yaml(&behind))), [""; 0]);
+    let only_gates = recorded.replace("recordFromDifference", "gatesOnly");
+    assert_eq!(told(&super::super::policy(&yaml(&only_gates))), [""; 0]);
+}

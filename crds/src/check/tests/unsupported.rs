@@ -48,10 +48,6 @@ fn of_a_procedure_is_not_supported_yet(#[case] text: &str, #[case] expected: &st
 }
 
 #[rstest]
-#[case(
-    "llm: [{name: e, provider: replay, replay: {cassetteRef: {name: c}, mode: gatesOnly}, models: []}]",
-    "spec.llm[e].replay.mode: gatesOnly is"
-)]
 #[case("tools: [{name: t, mcp: {url: 'https://x'}}]", "spec.tools[t].mcp: is")]
 #[case("packages: [{index: i}]", "spec.packages: is")]
 #[case("egress: [{host: h}]", "spec.egress: is")]
