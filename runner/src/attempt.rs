@@ -152,7 +152,7 @@ impl<'a> Spot<'a> {
             attempt: self.attempt,
             retry: self.lap.map_or(first.retry, |lap| lap.retry),
             pass: self.lap.map_or(first.pass, |lap| lap.pass),
-            turn: 1,
+            ..first
         }
     }
 

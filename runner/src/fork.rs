@@ -13,7 +13,6 @@ use sopwith_crds::{
 
 use crate::{
     attempt::{Item, Spot, Stopped},
-    context::SharedTree,
     engine::Engine,
     git::history::History,
     snapshot::{Machine, Record},

@@ -20,6 +20,7 @@ use std::{
 };
 
 use sopwith_crds::{
+    cassette::CassetteFile,
     contract::{
         Digest,
         cassette::{Key, Request},
@@ -31,7 +32,6 @@ use sopwith_crds::{
 };
 use sopwith_runner::{
     action::command::Benches,
-    cassette::CassetteFile,
     gateway::{Gateway, LocalGateway},
     llm::{
         replay::{Replay, parse, wire},

@@ -14,6 +14,7 @@ use std::{
 };
 
 use sopwith_crds::{
+    cassette::CassetteFile,
     contract::{
         plan::RunPlan,
         report::{Next, Outcome, StepEnd, What},
@@ -21,7 +22,6 @@ use sopwith_crds::{
     status::Verdict,
 };
 use sopwith_runner::{
-    cassette::CassetteFile,
     gateway::LocalGateway,
     llm::{
         replay::{Replay, parse},

@@ -107,6 +107,7 @@ fn key_of(text: &str) -> Key {
         retry: numbers.next().unwrap_or(0),
         pass: numbers.next().unwrap_or(1),
         turn: numbers.next().unwrap_or(1),
+        ..Key::default()
     }
 }
 

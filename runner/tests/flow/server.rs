@@ -46,6 +46,7 @@ async fn converse(mut stream: TcpStream, model: Model) {
             usage: Some(TokenUsage {
                 prompt_tokens: 100,
                 completion_tokens: 10,
+                ..TokenUsage::default()
             }),
             ..Response::default()
         });

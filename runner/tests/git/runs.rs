@@ -123,6 +123,8 @@ impl Stage {
             run: self.path("run.yaml"),
             cassette: None,
             project: None,
+            recover: None,
+            recover_step: None,
             secrets: PathBuf::new(),
             config: PathBuf::new(),
         };
@@ -601,6 +603,8 @@ async fn the_commits_of_a_run_without_a_repository_begin_with_the_project_as_it_
         run: stage.path("run.yaml"),
         cassette: None,
         project: Some(found),
+        recover: None,
+        recover_step: None,
         secrets: PathBuf::new(),
         config: PathBuf::new(),
     };

@@ -31,6 +31,7 @@ fn loaded(flown: &Flown) -> Vec<(Origin, u32, Digest)> {
             origin,
             files,
             snapshot,
+            ..
         } => Some((origin, files, snapshot)),
         _ => None,
     });

@@ -4,14 +4,12 @@
 use super::*;
 use serde_json::Value;
 use sopwith_crds::{
+    cassette::{Form, of_run},
     contract::cassette::{Interaction, Response},
     status::GateStatus,
     tool_policy::ReplayMode,
 };
-use sopwith_runner::{
-    cassette::{Form, of_run},
-    local::in_mode,
-};
+use sopwith_runner::local::in_mode;
 use std::sync::{Mutex, PoisonError};
 
 /// What a run recorded, as a file.

@@ -80,6 +80,8 @@ impl Play {
             run: write("run.yaml", &self.run),
             cassette: None,
             project: None,
+            recover: None,
+            recover_step: None,
             secrets: PathBuf::new(),
             config: PathBuf::new(),
         };

@@ -1,10 +1,11 @@
 //! Roles that call tools while they answer.
 
 use sopwith_crds::{
+    cassette::CassetteFile,
     contract::report::{Outcome, ToolStatus},
     status::FailureReason,
 };
-use sopwith_runner::{cassette::CassetteFile, gateway::LocalGateway, llm::replay::Replay};
+use sopwith_runner::{gateway::LocalGateway, llm::replay::Replay};
 
 use crate::room::{Room, cassette};
 

@@ -122,6 +122,8 @@ impl Room {
             run: write("run.yaml", RUN),
             cassette: None,
             project: None,
+            recover: None,
+            recover_step: None,
             secrets: PathBuf::new(),
             config: PathBuf::new(),
         };
