@@ -79,7 +79,7 @@ faults: ## Every fault at every write, read and watched event of the operator: t
 	SOPWITH_FAULTS=$${SOPWITH_FAULTS:-all} $(E2E) --test faults -- --nocapture
 
 bench: ## What a run costs of its own: time a step and memory of a local run, as a release build
-	@cargo bench --locked --quiet -p sopwith-runner --bench local
+	@cargo bench --locked --quiet --bench local
 
 ##@ Files
 .PHONY: generate clean help

@@ -88,3 +88,50 @@ fn each_option_of_metagpt_is_named_where_kubectl_explains_its_field() {
         );
     }
 }
+
+/// The cells of a table's lines.
+fn rows(page: &str) -> Vec<Vec<String>> {
+    let lines = page.lines().filter(|line| line.starts_with("| "));
+    let cells = |line: &str| {
+        let cells = line.trim_matches('|').split(" | ");
+        cells.map(|cell| cell.trim().to_owned()).collect()
+    };
+    lines.map(cells).collect()
+}
+
+#[test]
+fn every_field_of_a_procedure_has_a_test_that_is_there() {
+    let reference = text("docs/api.md");
+    let (_, sop) = reference.split_once("\n## SopDefinition").unwrap();
+    let (sop, _) = sop.split_once("\n## ToolPolicy").unwrap();
+    let mut fields = Vec::new();
+    let mut section = "";
+    for line in sop.lines() {
+        if let Some(name) = line.strip_prefix("### SopDefinition.") {
+            section = name;
+        } else if let Some((field, _)) = line
+            .strip_prefix("| `")
+            .and_then(|rest| rest.split_once('`'))
+            && section.starts_with("spec")
+        {
+            fields.push(format!("`{section}.{field}`"));
+        }
+    }
+    assert!(fields.len() > 100, "{fields:?}");
+    let page = text("docs/fields.md");
+    let (options, table) = page.split_once("\n## SopDefinition").unwrap();
+    let shown = rows(table);
+    let named: Vec<String> = shown.iter().skip(1).map(|row| row[0].clone()).collect();
+    assert_eq!(named, fields);
+    let tests = rows(options).into_iter().chain(shown);
+    for row in tests.filter(|row| row.last().is_some_and(|cell| cell.starts_with('['))) {
+        let cell = row.last().unwrap();
+        let (test, file) = cell
+            .trim_start_matches("[`")
+            .trim_end_matches(')')
+            .split_once("`](../")
+            .unwrap_or_else(|| panic!("{cell}"));
+        let there = text(file).contains(&format!("fn {test}("));
+        assert!(there, "{}: {file} has no test {test}", row[0]);
+    }
+}

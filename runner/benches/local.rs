@@ -40,17 +40,27 @@ fn procedure(steps: usize) -> String {
             "needs": before.map(|before| format!("step-{before}")).into_iter().collect::<Vec<_>>(),
             "inputs": before.map(|before| json!({"artifact": format!("part{before}")})).into_iter().collect::<Vec<_>>(),
             "outputs": [{"name": format!("part{step}"), "path": format!("docs/part-{step}.md")}],
-            "actions": [{"name": "write", "prompt": {"template": "write", "writes": {"artifact": format!("part{step}")}}}],
+            "actions": [{"name": "write", "prompt": {"template": format!("write-{step}"), "writes": {"artifact": format!("part{step}")}}}],
             "gates": [{"name": "there", "kind": "expression", "expression": format!("size(artifacts.part{step}.text) > 100")}],
         })
     };
-    let template = "{{ idea }}, part {{ role.name }}.{% for a in artifacts %} {{ artifacts[a].text or '' }}{% endfor %}";
+    let template = |step: usize| {
+        let before = step.checked_sub(1);
+        let part = before.map(|before| format!(" {{{{ artifacts.part{before}.text }}}}"));
+        format!(
+            "{{{{ idea }}}}, part {{{{ role.name }}}}.{}",
+            part.unwrap_or_default()
+        )
+    };
+    let templates: serde_json::Map<_, _> = (0..steps)
+        .map(|step| (format!("write-{step}"), json!(template(step))))
+        .collect();
     json!({
         "apiVersion": "sopwith.dev/v1alpha1",
         "kind": "SopDefinition",
         "metadata": {"name": "line"},
         "spec": {
-            "templates": {"write": template},
+            "templates": templates,
             "roles": (0..roles).map(role).collect::<Vec<_>>(),
             "steps": (0..steps).map(step).collect::<Vec<_>>(),
         },

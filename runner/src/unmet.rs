@@ -76,7 +76,7 @@ impl Unmet {
     pub fn merge(&mut self, before: &Self, after: Self) {
         self.0
             .retain(|key| after.0.contains(key) || !before.0.contains(key));
-        self.0.extend(after.0);
+        self.0.extend(after.0.difference(&before.0).cloned());
     }
 }
 

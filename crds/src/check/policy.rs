@@ -256,12 +256,7 @@ fn check_model(path: &str, model: &Model, found: &mut Found) {
             );
         }
     }
-    let window = model
-        .context_window
-        .unwrap_or(super::defaults::CONTEXT_WINDOW);
-    let answer = model
-        .max_output_tokens
-        .unwrap_or(super::defaults::MAX_OUTPUT_TOKENS);
+    let (window, answer) = (model.window(), model.most_output());
     if answer >= window {
         found.add(
             format!("{path}.maxOutputTokens"),

@@ -3,6 +3,7 @@
 use crate::{
     Money,
     agent_run::{KeyRef, LocalRef},
+    check::defaults,
 };
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -199,5 +200,16 @@ impl Model {
             [] => matches!(what, "jsonSchema" | "tools" | "streaming"),
             named => named.iter().any(|capability| capability == what),
         }
+    }
+
+    /// Tokens that a question and its answer may have together.
+    pub fn window(&self) -> u32 {
+        self.context_window.unwrap_or(defaults::CONTEXT_WINDOW)
+    }
+
+    /// Tokens that an answer may have.
+    pub fn most_output(&self) -> u32 {
+        self.max_output_tokens
+            .unwrap_or(defaults::MAX_OUTPUT_TOKENS)
     }
 }

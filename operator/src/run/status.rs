@@ -15,7 +15,9 @@ use sopwith_crds::{
     conditions::{self, Said},
     contract::plan::{RunPlan, Source},
     sop_definition::{GateKind, OnStuck},
-    status::{DecisionStatus, FailureReason, Inherited, Phase, PlanRef, StepStatus, Usage},
+    status::{
+        DecisionStatus, FailureReason, Inherited, Phase, PlanRef, StepStatus, Usage, Verdict,
+    },
     tool_policy::{Endpoint, Provider},
 };
 
@@ -155,6 +157,7 @@ pub fn worth_writing(previous: &AgentRunStatus, next: &AgentRunStatus) -> bool {
 fn describe(status: &mut AgentRunStatus, run: &AgentRun, launched: &Launched<'_>) {
     let Launched { plan, progress, .. } = launched;
     let room = room(plan.steps.len());
+    let many = plan.steps.len() > MANY_STEPS;
     status.sop = Some(plan.sop.clone());
     status.policy = Some(plan.policy.clone());
     let replays = |endpoint: &Endpoint| endpoint.provider == Provider::Replay;
@@ -175,7 +178,7 @@ fn describe(status: &mut AgentRunStatus, run: &AgentRun, launched: &Launched<'_>
     status.steps = progress
         .steps
         .iter()
-        .map(|step| clipped(step, room))
+        .map(|step| clipped(step, room, many))
         .collect();
     status.usage = Some(launched.usage.clone());
     status.inherited = inherited(plan).map(Box::new);
@@ -380,12 +383,15 @@ fn room(steps: usize) -> usize {
     (each.saturating_sub(900) / 6).clamp(16, 512)
 }
 
-fn clipped(step: &StepStatus, room: usize) -> StepStatus {
+fn clipped(step: &StepStatus, room: usize, many: bool) -> StepStatus {
     let clip = |text: &Option<String>| text.as_deref().map(|text| clip(text, room));
     let mut step = step.clone();
     step.message = clip(&step.message);
     step.previous_failure = clip(&step.previous_failure);
     for gate in &mut step.gates {
+        if many && gate.verdict == Verdict::Passed {
+            gate.threshold = None;
+        }
         gate.observed = clip(&gate.observed);
         gate.threshold = clip(&gate.threshold);
     }

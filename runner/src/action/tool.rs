@@ -23,6 +23,7 @@ use crate::{
     llm::{
         Ask, Said,
         codec::{ChatMessage, FunctionCall},
+        window::Window,
     },
     tool::{
         Called, Known, Offer, Record, ToolError,
@@ -45,7 +46,7 @@ impl From<ToolError> for Stopped {
 }
 
 /// A conversation of a role that may call tools.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Session {
     offer: Offer,
     /// Turns that are left, the present one included.
@@ -53,7 +54,7 @@ pub(crate) struct Session {
     most: u32,
     /// Most bytes of a result.
     bytes: usize,
-    window: u64,
+    window: Window,
     /// Paths that were written.
     pub(crate) wrote: Vec<String>,
 }
@@ -61,35 +62,34 @@ pub(crate) struct Session {
 impl Session {
     /// Whether there is anything to call.
     pub(crate) fn calls(&self) -> bool {
-        !self.offer.functions().is_empty()
+        !self.offer.is_empty()
     }
 
     /// Says with a question what can be called. In the last turn nothing can.
     pub(crate) fn prepare(&self, ask: &mut Ask) {
         ask.callable.functions = self.offer.functions();
         ask.callable.over = !ask.callable.functions.is_empty() && self.turns <= 1;
-        make_room(
-            &mut ask.messages,
-            self.window,
-            ask.max_output.unwrap_or(defaults::MAX_OUTPUT_TOKENS).into(),
-        );
+        if self.calls() {
+            make_room(&mut ask.messages, &self.window);
+        }
     }
 }
 
 impl Engine {
     /// Begins a conversation of a role.
-    pub(crate) fn session(&self, role: &Role, model: &str) -> Result<Session, Stopped> {
-        let granted = granted(&self.plan.tools, &role.tools);
-        if granted.is_empty() {
-            return Ok(Session::default());
-        }
-        let most = role.max_turns.unwrap_or(defaults::TURNS_WITH_TOOLS);
-        let window = self.llm.smallest_window(model);
+    pub(crate) fn session(&self, role: &Role, ask: &Ask) -> Result<Session, Stopped> {
+        let offer = offer(&granted(&self.plan.tools, &role.tools))?;
+        let most = if offer.is_empty() {
+            1
+        } else {
+            role.max_turns.unwrap_or(defaults::TURNS_WITH_TOOLS)
+        };
+        let window = self.llm.smallest_window(&ask.model, ask.max_output);
         Ok(Session {
-            offer: offer(&granted)?,
+            offer,
             turns: most,
             most,
-            bytes: most_of(window),
+            bytes: most_of(&window),
             window,
             wrote: Vec::new(),
         })
@@ -106,8 +106,7 @@ impl Engine {
         if session.turns <= 1 {
             let message = format!(
                 "the answer to {} calls tools in the last of its {} turns: raise maxTurns of the role, or ask for less",
-                ask.key,
-                session.most.max(1)
+                ask.key, session.most
             );
             return Err(Stopped::Failed(FailureReason::GateFailed, message));
         }

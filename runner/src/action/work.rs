@@ -23,7 +23,7 @@ use crate::{
     attempt::{Spot, Stopped},
     engine::Engine,
     gate::short,
-    llm::{Ask, LlmError, codec::ChatMessage, window::Window},
+    llm::{Ask, LlmError, codec::ChatMessage},
     messages::{SYSTEM, remembered},
     ownership::{others, refusal},
 };
@@ -158,7 +158,7 @@ impl Engine {
             ..Ask::default()
         };
         let tokens = Tokens::default();
-        let mut session = self.session(role, &ask.model)?;
+        let mut session = self.session(role, &ask)?;
         let shortened = self.fit(&mut ask, &draft)?;
         let question = Question {
             draft: &draft,
@@ -203,9 +203,7 @@ impl Engine {
     fn fit(&self, ask: &mut Ask, draft: &Draft) -> Result<Vec<String>, Stopped> {
         let first = ask.messages.len().min(draft::MESSAGES);
         let since = ask.messages.split_off(first);
-        // Without such a model, the question fails for that.
-        let window = self.llm.window(&ask.model, ask.max_output);
-        let window = window.unwrap_or_else(|| Window::endless(&ask.model));
+        let window = self.llm.largest_window(&ask.model, ask.max_output);
         let schema = ask
             .schema
             .iter()

@@ -4,9 +4,7 @@
 //! more; at most the model's context window) and the most output tokens it may have. What the provider counts settles it.
 
 use super::codec::Question;
-use sopwith_crds::{
-    Money, check::defaults, contract::plan::RunPlan, status::Usage, tool_policy::Model,
-};
+use sopwith_crds::{Money, contract::plan::RunPlan, status::Usage, tool_policy::Model};
 
 /// Bounds of a run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +142,7 @@ impl Budget {
         question: &Question,
         model: &Model,
     ) -> Result<Reservation, Exhausted> {
-        let window = u64::from(model.context_window.unwrap_or(defaults::CONTEXT_WINDOW));
+        let window = u64::from(model.window());
         let tokens = Tokens {
             input: question.bytes().min(window),
             output: question.most_output,

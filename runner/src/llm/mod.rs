@@ -220,14 +220,6 @@ impl Llm {
         self.budget().tool_called(failed);
     }
 
-    /// The smallest window, in tokens, of the models of this name or alias.
-    pub fn smallest_window(&self, model: &str) -> u64 {
-        let endpoints = self.endpoints.iter();
-        let models = endpoints.filter_map(|reached| reached.endpoint.model(model));
-        let windows = models.map(|model| model.context_window.unwrap_or(defaults::CONTEXT_WINDOW));
-        windows.min().unwrap_or(defaults::CONTEXT_WINDOW).into()
-    }
-
     /// What was asked and answered since this was asked last.
     pub fn take_recorded(&self) -> Vec<Interaction> {
         self.recording.take()

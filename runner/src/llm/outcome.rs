@@ -2,10 +2,7 @@
 
 use std::time::Duration;
 
-use sopwith_crds::{
-    check::defaults,
-    tool_policy::{Endpoint, Model, Provider},
-};
+use sopwith_crds::tool_policy::{Endpoint, Model, Provider};
 
 use super::{
     LlmError,
@@ -206,17 +203,10 @@ impl TryError {
     }
 }
 
-fn window(model: &Model) -> u64 {
-    model
-        .context_window
-        .unwrap_or(defaults::CONTEXT_WINDOW)
-        .into()
-}
-
 fn too_long(model: &Model) -> String {
     format!(
         "give the role a model with a larger contextWindow than the {} of {}, or let its template show less",
-        window(model),
+        model.window(),
         model.name
     )
 }
@@ -224,7 +214,7 @@ fn too_long(model: &Model) -> String {
 /// Why a question cannot fit into a model's window, however well its text is packed into tokens.
 pub(super) fn never_fits(question: &Question, model: &Model) -> Option<String> {
     let least = question.bytes() / MOST_BYTES_PER_TOKEN;
-    let window = window(model);
+    let window = u64::from(model.window());
     (least + question.most_output > window).then(|| {
         format!(
             "a question of at least {least} tokens and an answer of up to {} do not fit into a window of {window}: it was not asked; {}",
@@ -242,7 +232,7 @@ pub(super) fn read_whole(
     provider: Provider,
     model: &Model,
 ) -> Result<Answer, TryError> {
-    let (bytes, window) = (question.bytes(), window(model));
+    let (bytes, window) = (question.bytes(), u64::from(model.window()));
     let Some(counted) = answer
         .usage
         .filter(|_| provider == Provider::Ollama && bytes > window)

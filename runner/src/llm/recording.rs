@@ -10,7 +10,7 @@ use serde_json::Value;
 use sopwith_crds::{
     contract::{
         Digest,
-        cassette::{Interaction, Request},
+        cassette::{Interaction, Key, Request},
     },
     tool_policy::{Model, Provider},
 };
@@ -41,7 +41,11 @@ impl Recording {
             call.arguments = masked(std::mem::take(&mut call.arguments), way);
         }
         let interaction = Interaction {
-            key: ask.key.clone(),
+            // An item is named by what a model wrote.
+            key: Key {
+                item: way.masked(&ask.key.item),
+                ..ask.key.clone()
+            },
             request: Request {
                 digest: Some(Digest::of_json(&body)),
                 body: Some(masked(body, way)),

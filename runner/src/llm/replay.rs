@@ -99,6 +99,25 @@ impl Replay {
         body: &Value,
         mode: ReplayMode,
     ) -> Result<&Response, Unanswered> {
+        let answer = self.look_up(key, body, mode)?;
+        if let Some(filled) = &self.filled {
+            let request = Request {
+                digest: Some(Digest::of_json(body)),
+                body: Some(body.clone()),
+            };
+            let mut filled = filled.lock().unwrap_or_else(PoisonError::into_inner);
+            filled.insert(key.clone(), request);
+        }
+        Ok(answer)
+    }
+
+    /// The same, before the question is asked: nothing is remembered.
+    pub fn look_up(
+        &self,
+        key: &Key,
+        body: &Value,
+        mode: ReplayMode,
+    ) -> Result<&Response, Unanswered> {
         let of_gate = !key.gate.is_empty();
         let unanswered = |why: String| match mode {
             ReplayMode::RecordFromDifference => Unanswered::PassOn(why),
@@ -108,18 +127,7 @@ impl Replay {
         let Some(interaction) = self.interactions.get(key) else {
             return Err(unanswered(self.missing(key, mode)));
         };
-        if let Some(filled) = &self.filled {
-            let request = Request {
-                digest: Some(Digest::of_json(body)),
-                body: Some(body.clone()),
-            };
-            filled
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .insert(key.clone(), request);
-            return Ok(&interaction.response);
-        }
-        if mode == ReplayMode::GatesOnly && !of_gate {
+        if self.filled.is_some() || mode == ReplayMode::GatesOnly && !of_gate {
             return Ok(&interaction.response);
         }
         let Some(recorded) = &interaction.request.digest else {

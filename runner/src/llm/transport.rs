@@ -130,7 +130,7 @@ impl Transport {
         let Self::Replay(replay) = self else {
             return None;
         };
-        match replay.answer(key, body, mode(endpoint)) {
+        match replay.look_up(key, body, mode(endpoint)) {
             Err(Unanswered::PassOn(why)) => Some(why),
             Ok(_) | Err(Unanswered::Stop(_)) => None,
         }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use sopwith_crds::{check::defaults, tool_policy::Model};
+use sopwith_crds::tool_policy::Model;
 
 use super::Llm;
 
@@ -24,18 +24,16 @@ pub struct Window {
 impl Window {
     /// The window of a model for an answer of at most `asked` tokens.
     pub fn of(model: &Model, asked: Option<u32>) -> Self {
-        let most = model
-            .max_output_tokens
-            .unwrap_or(defaults::MAX_OUTPUT_TOKENS);
+        let most = model.most_output();
         Self {
             model: model.name.clone(),
-            tokens: model.context_window.unwrap_or(defaults::CONTEXT_WINDOW),
+            tokens: model.window(),
             answer: asked.map_or(most, |asked| asked.min(most)),
         }
     }
 
-    /// A window for everything.
-    pub fn endless(model: &str) -> Self {
+    /// A window for everything, where no endpoint has the model: the question fails for that.
+    fn endless(model: &str) -> Self {
         Self {
             model: model.to_owned(),
             tokens: u32::MAX,
@@ -50,15 +48,27 @@ impl Window {
 }
 
 impl Llm {
-    /// The largest window of the models of a name or alias, for answers of at most `asked` tokens; none where no endpoint has
-    /// one. A question that is too long for one endpoint is given to the next.
-    pub fn window(&self, model: &str, asked: Option<u32>) -> Option<Window> {
-        let models = self
-            .endpoints
-            .iter()
-            .filter_map(|reached| reached.endpoint.model(model));
-        let windows = models.map(|model| Window::of(model, asked));
-        windows.max_by_key(Window::bytes)
+    /// The largest window of the models of a name or alias, for answers of at most `asked` tokens. A question that is too long
+    /// for one endpoint is given to the next.
+    pub fn largest_window(&self, model: &str, asked: Option<u32>) -> Window {
+        let windows = self.windows(model, asked);
+        windows
+            .max_by_key(Window::bytes)
+            .unwrap_or_else(|| Window::endless(model))
+    }
+
+    /// The smallest window of those models. A conversation that goes on in turns fits whichever of them is asked next.
+    pub fn smallest_window(&self, model: &str, asked: Option<u32>) -> Window {
+        let windows = self.windows(model, asked);
+        windows
+            .min_by_key(Window::bytes)
+            .unwrap_or_else(|| Window::endless(model))
+    }
+
+    fn windows(&self, model: &str, asked: Option<u32>) -> impl Iterator<Item = Window> {
+        let endpoints = self.endpoints.iter();
+        let models = endpoints.filter_map(move |reached| reached.endpoint.model(model));
+        models.map(move |model| Window::of(model, asked))
     }
 }
 

@@ -101,6 +101,11 @@ impl Offer {
         Self { known, shown }
     }
 
+    /// Whether there is nothing to call.
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.known.is_empty()
+    }
+
     /// The functions that are shown.
     pub(crate) fn functions(&self) -> Vec<Function> {
         self.known

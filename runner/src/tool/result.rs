@@ -1,17 +1,15 @@
 //! What a model is told of a call: bounded, visibly. Pure.
 
-use crate::llm::codec::ChatMessage;
+use crate::llm::{codec::ChatMessage, window::Window};
 
 /// Most bytes of a result that a model is told.
 const MOST: usize = 32 << 10;
-/// Bytes that make a token, at the least, of text as results are.
-const BYTES_PER_TOKEN: u64 = 3;
 /// What stands in the place of a result that had to make room.
 const MADE_ROOM: &str = "[left out to make room for later results; call again if you need it]";
 
-/// Most bytes of one result for a model with a window of so many tokens: an eighth of it.
-pub(crate) fn most_of(window: u64) -> usize {
-    usize::try_from(window * BYTES_PER_TOKEN / 8).map_or(MOST, |eighth| eighth.min(MOST))
+/// Most bytes of one result for a window: an eighth of what a question may have.
+pub(crate) fn most_of(window: &Window) -> usize {
+    MOST.min(window.bytes() / 8)
 }
 
 /// A text of at most about `most` bytes: its beginning and its end, with a line between them that says what is missing.
@@ -37,9 +35,9 @@ pub(crate) fn shortened(text: String, most: usize) -> String {
 
 /// Lets the oldest results make room until a conversation fits into what a window leaves for it. The results of the last
 /// turn stay: they are what the model waits for.
-pub(crate) fn make_room(messages: &mut [ChatMessage], window: u64, most_output: u64) {
-    let room = window.saturating_sub(most_output) * BYTES_PER_TOKEN;
-    let mut size: u64 = messages.iter().map(size).sum();
+pub(crate) fn make_room(messages: &mut [ChatMessage], window: &Window) {
+    let room = window.bytes();
+    let mut size: usize = messages.iter().map(size).sum();
     let last = messages
         .iter()
         .rposition(|message| !message.calls.is_empty());
@@ -49,21 +47,29 @@ pub(crate) fn make_room(messages: &mut [ChatMessage], window: u64, most_output: 
             return;
         }
         if old.content.len() > MADE_ROOM.len() {
-            size -= (old.content.len() - MADE_ROOM.len()) as u64;
+            size -= old.content.len() - MADE_ROOM.len();
             MADE_ROOM.clone_into(&mut old.content);
         }
     }
 }
 
-fn size(message: &ChatMessage) -> u64 {
+fn size(message: &ChatMessage) -> usize {
     let calls: usize = message.calls.iter().map(|call| call.arguments.len()).sum();
-    (message.content.len() + calls) as u64
+    message.content.len() + calls
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::llm::codec::FunctionCall;
+
+    fn window_of(tokens: u32, answer: u32) -> Window {
+        Window {
+            model: "m".into(),
+            tokens,
+            answer,
+        }
+    }
 
     #[test]
     fn a_long_result_says_what_is_missing() {
@@ -88,7 +94,7 @@ mod tests {
             (128_000, MOST),
             (2_000_000, MOST),
         ] {
-            assert_eq!(most_of(window), most);
+            assert_eq!(most_of(&window_of(window, 0)), most);
         }
     }
 
@@ -105,14 +111,14 @@ mod tests {
         messages.extend([turn(600), turn(600), turn(600)].concat());
         let whole = messages.clone();
         // 2100 bytes; 800 tokens of window less 100 of answer are 2100 bytes.
-        make_room(&mut messages, 800, 100);
+        make_room(&mut messages, &window_of(800, 100));
         assert_eq!(messages, whole);
-        make_room(&mut messages, 700, 100);
+        make_room(&mut messages, &window_of(700, 100));
         assert_eq!(
             (messages[2].content.as_str(), messages[4].content.len()),
             (MADE_ROOM, 600)
         );
-        make_room(&mut messages, 200, 100);
+        make_room(&mut messages, &window_of(200, 100));
         assert_eq!(messages[4].content, MADE_ROOM);
         assert_eq!(
             (messages[0].content.len(), messages[6].content.len()),

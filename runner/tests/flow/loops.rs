@@ -409,3 +409,29 @@ async fn of_items_at_once_that_cannot_go_on_the_first_in_their_order_counts() {
         ]
     );
 }
+
+#[tokio::test]
+async fn an_item_has_the_name_that_the_loop_gives_it() {
+    let sop = r#"templates: {note: "{{ place.name }} in {{ place.land }}"}
+steps:
+- name: travel
+  outputs: [{name: notes, glob: "*.txt"}]
+  actions:
+  - name: places
+    loop:
+      forEach: "[{'name': 'Rome', 'land': 'Italy'}, {'name': 'Oslo', 'land': 'Norway'}]"
+      as: place
+      actions:
+      - {name: note, when: "place.name != 'Oslo'", render: {template: note, path: "{{ place.name }}.txt"}}
+"#;
+    let landed = flown(planned(sop, ""), answers(&[])).await;
+    assert!(landed.succeeded());
+    let files = landed.files();
+    assert_eq!(
+        files
+            .iter()
+            .map(|(path, text)| (path.as_str(), text.as_str()))
+            .collect::<Vec<_>>(),
+        [("Rome.txt", "Rome in Italy\n")]
+    );
+}

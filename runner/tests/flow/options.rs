@@ -40,3 +40,67 @@ fn the_checker_knows_the_options_that_the_engine_shows_and_no_others() {
     let known: Vec<&str> = known.split(", ").collect();
     assert_eq!(names, known);
 }
+
+/// A small company: a design; code that may be reviewed; tests that may be run.
+const COMPANY: &str = r#"roles: [{name: designer}, {name: engineer}]
+templates: {design: "Design {{ idea }}.", code: "Write it.", review: "Review it.", tests: "1 test of {{ project.name }}"}
+steps:
+- name: design
+  role: designer
+  outputs: [{name: design, path: design.md}]
+  actions: [{name: draw, prompt: {template: design, writes: {artifact: design}}}]
+- name: code
+  role: engineer
+  needs: [design]
+  when: options.implement
+  inputs: [{artifact: design}]
+  outputs: [{name: code, path: code.py}]
+  actions:
+  - {name: write, prompt: {template: code, writes: {artifact: code}}}
+  - {name: review, when: options.codeReview, prompt: {template: review, writes: {path: review.md}}}
+- name: verify
+  role: engineer
+  needs: [code]
+  when: options.runTests && options.implement
+  outputs: [{name: report, path: report.md}]
+  actions: [{name: run, render: {template: tests, path: report.md}}]
+"#;
+
+#[tokio::test]
+async fn implement_code_review_and_run_tests_decide_what_is_done() {
+    for (run, asked, steps) in [
+        // The defaults of MetaGPT: code that is reviewed, and no tests.
+        ("", "draw write review", "design code"),
+        ("codeReview: false", "draw write", "design code"),
+        ("runTests: true", "draw write review", "design code verify"),
+        (
+            "{runTests: true, codeReview: false}",
+            "draw write",
+            "design code verify",
+        ),
+        ("{implement: false, runTests: true}", "draw", "design"),
+    ] {
+        let all = [
+            ("design/draw", "A design"),
+            ("code/write", "x = 1"),
+            ("code/review", "Good"),
+        ];
+        let landed = flown(planned(COMPANY, run), answers(&all)).await;
+        assert!(landed.succeeded(), "{run}");
+        let done: Vec<String> = landed.ends().into_iter().map(|end| end.step).collect();
+        assert_eq!(done.join(" "), steps, "{run}");
+        let keys = landed.asked.filled();
+        let mut actions: Vec<&str> = keys.keys().map(|key| key.action.as_str()).collect();
+        actions.sort_by_key(|action| ["draw", "write", "review"].iter().position(|a| a == action));
+        assert_eq!(actions.join(" "), asked, "{run}");
+    }
+}
+
+#[tokio::test]
+async fn the_projects_name_is_seen() {
+    let run = "{runTests: true, codeReview: false, project: {name: game}}";
+    let all = [("design/draw", "A design"), ("code/write", "x = 1")];
+    let landed = flown(planned(COMPANY, run), answers(&all)).await;
+    assert!(landed.succeeded());
+    assert_eq!(landed.files()["report.md"], "1 test of game\n");
+}

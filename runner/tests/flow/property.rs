@@ -331,7 +331,7 @@ fn essence(flown: &Flown) -> Value {
         machine
             .as_object_mut()
             .unwrap()
-            .retain(|field, _| !["workedSeconds", "starts"].contains(&field.as_str()));
+            .retain(|field, _| !["workedSeconds", "starts", "begun"].contains(&field.as_str()));
         machine
     });
     let ends = ends(&flown.what).into_iter().map(|end| {

@@ -315,3 +315,23 @@ steps:
         );
     }
 }
+
+#[tokio::test]
+async fn a_program_runs_in_the_folder_that_is_named() {
+    let sop = r#"templates: {one: "1"}
+steps:
+- name: work
+  outputs: [{name: all, glob: "**/*.txt"}]
+  actions:
+  - {name: make, render: {template: one, path: parts/in/one.txt}}
+  - name: copy
+    command: {argv: [cp, one.txt, two.txt], image: "bench:1", workingDir: parts/in, collect: ["parts/in/two.txt"]}
+  gates:
+  - name: there
+    kind: command
+    command: {run: [{argv: [test, -f, in/two.txt], image: "bench:1", workingDir: parts}]}
+"#;
+    let landed = flown(planned(sop, ""), answers(&[])).await;
+    assert!(landed.succeeded());
+    assert_eq!(landed.files()["parts/in/two.txt"], "1\n");
+}

@@ -10,10 +10,7 @@ mod stream;
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use sopwith_crds::{
-    check::defaults,
-    tool_policy::{Model, Provider},
-};
+use sopwith_crds::tool_policy::{Model, Provider};
 
 use super::{Ask, budget::Tokens};
 pub use stream::{problem, read};
@@ -202,9 +199,7 @@ impl Question {
 
 /// The question to a model.
 pub fn question(ask: &Ask, protocol: Protocol, model: &Model, form: SchemaForm) -> Question {
-    let most = model
-        .max_output_tokens
-        .unwrap_or(defaults::MAX_OUTPUT_TOKENS);
+    let most = model.most_output();
     let most_output = ask.max_output.map_or(most, |asked| asked.min(most));
     // A schema in its field would hold every word to it, so that servers that hold models to grammars let none be called.
     let callable = ask.callable.functions.is_empty();

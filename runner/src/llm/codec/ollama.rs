@@ -6,7 +6,7 @@
 
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use sopwith_crds::{check::defaults, tool_policy::Model};
+use sopwith_crds::tool_policy::Model;
 
 use super::{
     Answer, Asked, Assembly, ChatMessage, Finish, FunctionCall, Question, ReadError, counted,
@@ -16,8 +16,7 @@ use crate::llm::budget::Tokens;
 
 pub(super) fn question(asked: &Asked<'_>, model: &Model) -> Question {
     let mut options = Map::new();
-    let window = model.context_window.unwrap_or(defaults::CONTEXT_WINDOW);
-    options.insert("num_ctx".into(), json!(window));
+    options.insert("num_ctx".into(), json!(model.window()));
     options.insert("num_predict".into(), json!(asked.most_output));
     if let Some(temperature) = asked.temperature {
         options.insert("temperature".into(), json!(temperature));
