@@ -373,6 +373,9 @@ async fn request(stream: &mut (impl AsyncReadExt + Unpin)) -> Option<(String, Ve
     }
 }
 
+/// OpenSSH's server.
+const SSHD: &str = "/usr/sbin/sshd";
+
 /// OpenSSH's sshd, started for each connection.
 pub(crate) struct Ssh {
     /// `ssh://USER@HOST:PORT/FOLDER`, the folder with the repositories.
@@ -404,6 +407,10 @@ impl Ssh {
             place("authorized")
         );
         std::fs::write(place("config"), config).unwrap();
+        assert!(
+            Path::new(SSHD).exists(),
+            "{SSHD} is not there: Debian's package openssh-server has it"
+        );
         // Where sshd of root locks itself in.
         if Path::new("/run")
             .metadata()
@@ -435,14 +442,14 @@ async fn session(stream: TcpStream, config: &str) {
     let stream = stream.into_std().unwrap();
     stream.set_nonblocking(false).unwrap();
     let (input, output) = (stream.try_clone().unwrap(), stream);
-    let sshd = tokio::process::Command::new("/usr/sbin/sshd")
+    let sshd = tokio::process::Command::new(SSHD)
         .args(["-i", "-e", "-f", config])
         .stdin(Stdio::from(std::os::fd::OwnedFd::from(input)))
         .stdout(Stdio::from(std::os::fd::OwnedFd::from(output)))
         .kill_on_drop(true)
         .status()
         .await;
-    sshd.expect("/usr/sbin/sshd is there: Debian's package openssh-server has it");
+    sshd.unwrap();
 }
 
 /// A new key pair: the private key, and the public one without its comment.
