@@ -1,8 +1,8 @@
 //! What expressions and templates see, as JSON. Pure but for the tree it reads.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError, RwLock},
 };
 
 use serde_json::{Map, Value, json};
@@ -23,6 +23,8 @@ use crate::{
 pub struct SharedTree {
     now: Arc<RwLock<Tree>>,
     before: Arc<RwLock<BTreeMap<Since, Tree>>>,
+    /// Paths that templates read since somebody asked.
+    read: Arc<Mutex<BTreeSet<String>>>,
 }
 
 impl SharedTree {
@@ -32,7 +34,13 @@ impl SharedTree {
         Self {
             now: Arc::new(RwLock::new(self.read(Clone::clone))),
             before: self.before.clone(),
+            read: Arc::default(),
         }
+    }
+
+    /// The paths that templates read since this was asked last.
+    pub fn take_read(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.read.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Looks at the tree.
@@ -54,10 +62,13 @@ impl SharedTree {
 
 impl Files for SharedTree {
     fn file(&self, path: &str) -> Option<String> {
-        self.read(|tree| {
+        let text = self.read(|tree| {
             tree.get(path)
                 .and_then(|file| String::from_utf8(file.bytes.to_vec()).ok())
-        })
+        })?;
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.insert(path.to_owned());
+        Some(text)
     }
 
     fn glob(&self, pattern: &str) -> Vec<String> {

@@ -23,9 +23,11 @@ use crate::{
     attempt::{Spot, Stopped},
     engine::Engine,
     gate::short,
+    incremental::overwrite,
     llm::{Ask, LlmError, codec::ChatMessage},
     messages::{SYSTEM, remembered},
     ownership::{others, refusal},
+    tree::TreeError,
 };
 
 /// Most repairs of an answer.
@@ -80,9 +82,13 @@ impl Engine {
         if self.state().inherited(&spot.step.name) {
             return Ok(());
         }
+        self.tree.take_read();
+        let mut by_tools = Vec::new();
         let (message, wrote) = if let Some(prompt) = &work.prompt {
             // Conversations are long futures; every launch would carry one in its own.
-            Box::pin(self.prompt(spot, prompt)).await?
+            let (message, wrote, also) = Box::pin(self.prompt(spot, prompt)).await?;
+            by_tools = also;
+            (message, wrote)
         } else if let Some(command) = &work.command {
             self.command(spot, command).await?
         } else if let Some(render) = &work.render {
@@ -100,6 +106,7 @@ impl Engine {
             let by_program = work.command.is_some();
             self.record.machine.wrote(&wrote, by_program);
         }
+        self.made(spot, work, wrote.iter().chain(&by_tools));
         if !wrote.is_empty() {
             self.worked_on(spot);
         }
@@ -118,11 +125,12 @@ impl Engine {
         Ok(())
     }
 
+    /// What it did, for people; the paths that the answer wrote, and those that tools did.
     async fn prompt(
         &mut self,
         spot: Spot<'_>,
         prompt: &Prompt,
-    ) -> Result<(String, Vec<String>), Stopped> {
+    ) -> Result<(String, Vec<String>, Vec<String>), Stopped> {
         let plan = Arc::clone(&self.plan);
         let role = spot
             .step
@@ -177,8 +185,7 @@ impl Engine {
         let said = kept(&said);
         let mut wrote = Vec::new();
         for (path, text) in files {
-            self.tree
-                .write(|tree| tree.rewrite(&path, ended(&text).into()))?;
+            self.put(&path, ended(&text))?;
             wrote.push(path);
         }
         self.acted(spot, &role.name, said, wrote.clone(), tokens.both());
@@ -196,7 +203,7 @@ impl Engine {
                 shortened.join(", ")
             );
         }
-        Ok((message, wrote))
+        Ok((message, wrote, session.wrote))
     }
 
     /// Puts a question so that it fits into its model's window with what was said since; gives the values that were shortened.
@@ -303,7 +310,13 @@ impl Engine {
                     return Ok(Err(vec![refusal]));
                 }
             }
-            return Ok(Ok(files));
+            let lost = files.iter().filter_map(|(path, _)| self.lost(path, ask));
+            let lost: Vec<String> = lost.collect();
+            return Ok(if lost.is_empty() {
+                Ok(files)
+            } else {
+                Err(lost)
+            });
         }
         let path = match (&writes.artifact, &writes.path) {
             (Some(artifact), _) => self
@@ -321,10 +334,45 @@ impl Engine {
             )
         })?;
         // The answer cannot mend this: the path is the procedure's, or of an earlier answer.
-        match self.foreign(&ask.key.step, &path)? {
-            Some(refusal) => Err(Stopped::Failed(FailureReason::GateFailed, refusal)),
-            None => Ok(Ok(vec![(path, text.to_owned())])),
+        if let Some(refusal) = self.foreign(&ask.key.step, &path)? {
+            return Err(Stopped::Failed(FailureReason::GateFailed, refusal));
         }
+        match self.lost(&path, ask) {
+            None => Ok(Ok(vec![(path, text.to_owned())])),
+            // It can read the file first.
+            Some(lost) if !ask.callable.functions.is_empty() && !ask.callable.over => {
+                Ok(Err(vec![lost]))
+            }
+            Some(lost) => {
+                let message = format!(
+                    "{lost}; {} can do neither: show it the file with file(path) in the template, or grant its role read_file",
+                    ask.key
+                );
+                Err(Stopped::Failed(FailureReason::GateFailed, message))
+            }
+        }
+    }
+
+    /// Why an answer may not replace a file of the project that an incremental run works on, where it may not.
+    fn lost(&self, path: &str, ask: &Ask) -> Option<String> {
+        self.record.machine.incremental.as_ref()?;
+        let base = &self.record.baseline.as_ref()?.tree;
+        let told = ask.messages.iter();
+        let told = told.filter(|message| message.role != "assistant");
+        let told = told.map(|message| message.content.as_str());
+        let layout = &self.plan.layout;
+        self.tree
+            .read(|tree| overwrite::refusal(path, (base, tree), layout, told))
+    }
+
+    /// Writes a text file into the project. One that is there keeps its mode, and in an incremental run its line ends.
+    pub(crate) fn put(&self, path: &str, text: String) -> Result<(), TreeError> {
+        let keeps = self.plan.options.incremental;
+        self.tree.write(|tree| {
+            let before = tree.get(path).filter(|_| keeps);
+            let bytes = overwrite::in_form_of(before, text);
+            tree.rewrite(path, bytes).map(drop)
+        })
     }
 
     /// Why a step may not write to a path.
@@ -345,7 +393,7 @@ impl Engine {
             return Err(Stopped::Failed(FailureReason::GateFailed, refusal));
         }
         let text = ended(&self.templates.render(&render.template, &context)?);
-        self.tree.write(|tree| tree.rewrite(&path, text.into()))?;
+        self.put(&path, text)?;
         self.acted(spot, SYSTEM, String::new(), vec![path.clone()], (0, 0));
         Ok(("rendered".to_owned(), vec![path]))
     }
