@@ -139,6 +139,7 @@ impl Engine {
         tools.limits.at_least(&record.machine.tool_calls);
         guard.keep(history.kept().to_vec());
         let guard = guard.with_own(&plan.layout);
+        tree.hide(guard.own());
         // A round that began in an earlier launch was told then.
         let round_told = if resume.is_some() {
             record.machine.state.round

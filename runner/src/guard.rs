@@ -48,6 +48,11 @@ impl Guard {
         self.kept = kept;
     }
 
+    /// The files that the system keeps.
+    pub fn own(&self) -> &[String] {
+        &self.own
+    }
+
     /// Whether the system keeps a file.
     pub fn is_own(&self, path: &str) -> bool {
         self.own.iter().any(|own| own == path)

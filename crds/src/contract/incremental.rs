@@ -94,6 +94,34 @@ pub struct Classified {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contract::report::{Event, What};
+
+    #[test]
+    fn a_report_of_it_is_read_as_it_was_written() {
+        let edit = Edit {
+            path: "game/a.py".into(),
+            change: Change::Changed,
+        };
+        let what = What::Classified {
+            found: Box::new(Classified {
+                kind: IdeaKind::Bug,
+                reason: "it crashes".into(),
+                path: "docs/bugfix.txt".into(),
+                edited: EditsTold::of(&[edit]),
+                derived: EditsTold::default(),
+            }),
+        };
+        let event = Event {
+            at: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            what,
+        };
+        let text = serde_json::to_string(&event).unwrap();
+        assert!(
+            text.contains(r#""type":"classified","kind":"bug""#),
+            "{text}"
+        );
+        assert_eq!(serde_json::from_str::<Event>(&text).unwrap(), event);
+    }
 
     #[test]
     fn the_first_edits_are_named_and_the_others_counted() {

@@ -10,7 +10,7 @@ use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{
     contract::{
         Digest,
-        plan::RunPlan,
+        plan::{RunPlan, Source},
         report::{Outcome, What},
         snapshot::Message,
     },
@@ -107,6 +107,8 @@ impl Engine {
         let (answer, tokens) = self.ask_kind(plan).await?;
         let found = match earlier {
             Some(earlier) => Some(earlier.edits),
+            // Nobody can edit what Sopwith kept since.
+            None if matches!(plan.source, Some(Source::Run { .. })) => Some(Edits::default()),
             None => self.tree.read(|tree| edits(tree, &plan.layout)),
         };
         let Answer { kind, reason } = answer;

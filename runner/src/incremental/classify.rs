@@ -16,8 +16,8 @@ use crate::{
 
 /// The action by which its request is known, with [`SYSTEM`] as the step.
 pub(super) const ACTION: &str = "classify";
-/// Most tokens of the answer: a word and a sentence.
-const MAX_OUTPUT_TOKENS: u32 = 400;
+/// Most tokens of the answer: a word and a sentence, and what models think before that.
+const MAX_OUTPUT_TOKENS: u32 = 2000;
 /// Characters of a reason that are kept.
 const MAX_REASON: usize = 300;
 

@@ -5,7 +5,10 @@
 //! `{"/sopwith": {"version": 1, "digest": …, "files": {PATH: DIGEST}}}`. Each file has a line of its own in either, so that a
 //! change of one is a change of few lines. The digest is that of all that the list says: what somebody edited is not believed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -108,16 +111,19 @@ impl Dependencies {
     pub fn text(&self) -> String {
         let mut text = "{\n".to_owned();
         for (path, depends_on) in self.depending() {
-            text += &format!("  {}: {},\n", json(path), json(depends_on));
+            // Writing to a String cannot fail, here and below.
+            let _ = writeln!(text, "  {}: {},", json(path), json(depends_on));
         }
         let files: Vec<String> = self
             .files()
             .map(|(path, digest)| format!("      {}: {}", json(path), json(digest)))
             .collect();
         let (own, digest, files) = (json(&OWN), json(&self.digest()), files.join(",\n"));
-        text + &format!(
+        let _ = write!(
+            text,
             "  {own}: {{\n    \"version\": {VERSION},\n    \"digest\": {digest},\n    \"files\": {{\n{files}\n    }}\n  }}\n}}\n"
-        )
+        );
+        text
     }
 
     fn depending(&self) -> impl Iterator<Item = (&String, &BTreeSet<String>)> {

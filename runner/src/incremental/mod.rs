@@ -5,6 +5,7 @@ mod classify;
 pub mod dependencies;
 pub mod edits;
 pub mod overwrite;
+mod write;
 
 use std::collections::BTreeMap;
 

@@ -69,10 +69,9 @@ pub fn in_form_of(before: Option<&TreeFile>, text: String) -> Bytes {
     let Some(before) = before else {
         return text.into();
     };
-    let lines = before.bytes.iter().filter(|byte| **byte == b'\n').count();
-    let pairs = before.bytes.windows(2);
-    let windows = pairs.filter(|pair| *pair == b"\r\n").count();
-    if windows > 0 && windows == lines {
+    let lines = before.bytes.split_inclusive(|byte| *byte == b'\n');
+    let mut lines = lines.filter(|line| line.ends_with(b"\n")).peekable();
+    if lines.peek().is_some() && lines.all(|line| line.ends_with(b"\r\n")) {
         plain(&text).replace('\n', "\r\n").into()
     } else {
         text.into()

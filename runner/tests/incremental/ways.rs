@@ -157,6 +157,46 @@ async fn the_list_says_which_file_was_made_from_which() {
 }
 
 #[tokio::test]
+async fn items_at_once_are_guarded_and_listed_as_one_after_the_other() {
+    let at_once = "forEach: artifacts.prd.json.files\n        parallel: 4";
+    let room = Room::new("Let two play.").sop("forEach: artifacts.prd.json.files", at_once);
+    let run = requirement(room).await;
+    let one_by_one = requirement(Room::new("Let two play.")).await;
+    assert_eq!(run.tree(), one_by_one.tree());
+    let blind = Room::new("Let two play.")
+        .sop("forEach: artifacts.prd.json.files", at_once)
+        .sop("{{ file(item.path) }}", "{{ item.path }}");
+    let said = text("new = 1");
+    let file = |path| ("code", "files/write", path, 1, said.as_str());
+    let answers = [
+        classify(REQUIREMENT),
+        ("prd", "write", "", 1, PRD),
+        file("game/main.py"),
+        file("game/run.bat"),
+        file("game/run.sh"),
+        file("game/two.py"),
+    ];
+    let run = blind.fly(&answers).await;
+    let (reason, message) = run.failure();
+    assert_eq!(reason, FailureReason::GateFailed);
+    assert!(
+        message.contains("\"game/main.py\" is in the project"),
+        "{message}"
+    );
+    run.left_alone(&["game/main.py", "game/run.bat", "game/run.sh"]);
+}
+
+#[tokio::test]
+async fn a_frozen_set_of_files_does_not_freeze_what_the_system_keeps() {
+    let room = Room::new("Let two play.").sop(
+        "- {name: prd, path: \"{{ layout.prd }}/game.json\", schema: prd}",
+        "- {name: prd, path: \"{{ layout.prd }}/game.json\", schema: prd}\n    - {name: lists, glob: \"*.json\", freeze: true}",
+    );
+    let run = requirement(room).await;
+    assert!(run.list().0.contains_key("game/two.py"));
+}
+
+#[tokio::test]
 async fn an_answer_that_is_neither_is_asked_for_again_and_ends_the_run_at_last() {
     let room = Room::new("Let two play.");
     let wrong = text("A requirement, I think.");
