@@ -153,7 +153,9 @@ pub struct AgentRunSpec {
     /// Writes code; false stops at design and tasks (MetaGPT: implement). Default: true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub implement: Option<bool>,
-    /// Works on an existing project and leaves what it does not touch as it was (MetaGPT: inc). Default: false.
+    /// Works on an existing project and leaves what it does not touch as it was (MetaGPT: inc). The idea is taken for a new
+    /// requirement or for a bug report, which the procedure sees as `incremental.kind`. Needs `project.source` or `recoverFrom`.
+    /// Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub incremental: Option<bool>,
     /// Most passes of summarising and repairing code (MetaGPT: max-auto-summarize-code). The procedure sees it as
@@ -162,7 +164,8 @@ pub struct AgentRunSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = -1, max = 100))]
     pub max_auto_summarize_code: Option<i32>,
-    /// The file whose QA code is written anew (MetaGPT: reqa-file).
+    /// The file whose QA code is written anew, a path from the root of the existing project (MetaGPT: reqa-file). The procedure
+    /// sees it as `options.reqaFile`. Belongs to incremental runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 512))]
     pub reqa_file: Option<String>,

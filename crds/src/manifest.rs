@@ -69,6 +69,14 @@ fn spec_rules(fields: &[String]) -> Vec<ValidationRule> {
             "spec.project.source needs exactly one of git, run and upload",
         ),
         rule(
+            "!has(self.incremental) || !self.incremental || has(self.recoverFrom) || (has(self.project) && has(self.project.source))",
+            "spec.incremental works on an existing project: name it in spec.project.source or spec.recoverFrom",
+        ),
+        rule(
+            "!has(self.reqaFile) || (has(self.incremental) && self.incremental)",
+            "spec.reqaFile belongs to incremental runs: set spec.incremental to true, or take it away",
+        ),
+        rule(
             "!(has(oldSelf.cancel) && oldSelf.cancel) || (has(self.cancel) && self.cancel)",
             "spec.cancel cannot be taken back: create a new AgentRun",
         ),

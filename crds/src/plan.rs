@@ -287,6 +287,7 @@ fn refuse_mistakes(inputs: &PlanInputs<'_>) -> Result<(), Rejection> {
     invalid.extend(prefixed("sop", check::sop_with(sop, inputs.templates)));
     invalid.extend(prefixed("policy", check::policy(policy)));
     invalid.extend(parameters(inputs));
+    invalid.extend(other_way(inputs));
     if invalid.is_empty() {
         invalid.extend(check::not_supported_yet(run, sop, policy));
     }
@@ -311,6 +312,16 @@ fn prefixed(object: &str, findings: Vec<Finding>) -> Vec<Finding> {
             ..finding
         })
         .collect()
+}
+
+/// A run recovers the state of an incremental run as one, and of any other as another.
+fn other_way(inputs: &PlanInputs<'_>) -> Option<Finding> {
+    let state = inputs.earlier?.state.as_ref()?;
+    let incremental = inputs.run.spec.incremental.unwrap_or(false);
+    (incremental != state.plan.options.incremental).then(|| Finding {
+        path: "run:spec.incremental".to_owned(),
+        message: "is another than that of the run in spec.recoverFrom; write the same".to_owned(),
+    })
 }
 
 /// A run sets what the procedure declares, and everything it requires.

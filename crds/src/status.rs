@@ -67,6 +67,9 @@ pub struct AgentRunStatus {
     /// The Git repository that the run works on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub repository: Option<RepositoryStatus>,
+    /// What an incremental run is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incremental: Option<IncrementalStatus>,
     /// Digest of the newest snapshot, from which the run can be resumed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<String>,
@@ -118,6 +121,48 @@ pub enum InheritedGates {
     /// Each is judged again over what the steps left.
     #[default]
     JudgedAgain,
+}
+
+/// What an incremental run is about.
+#[derive(Clone, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
+#[schemars(transform = crate::leave_description_to_fields)]
+#[serde(rename_all = "camelCase")]
+pub struct IncrementalStatus {
+    /// What the idea is: a new requirement, or a bug report.
+    pub kind: IdeaKind,
+    /// Why, in the words of the model that was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// The file of the project that the idea was written to.
+    pub path: String,
+    /// How many files people had edited where they may since the last run: inputs of this one.
+    pub edited_files: u32,
+    /// How many files people had edited although steps derive them; an Event and the run's messages name them.
+    pub derived_files: u32,
+}
+
+/// What the idea of an incremental run is.
+#[derive(
+    Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq, PartialOrd, Ord,
+)]
+#[schemars(transform = crate::leave_description_to_fields)]
+#[serde(rename_all = "lowercase")]
+pub enum IdeaKind {
+    /// Something new, or another behaviour.
+    #[default]
+    Requirement,
+    /// Something that does not work as it was meant to.
+    Bug,
+}
+
+impl IdeaKind {
+    /// As expressions and templates see it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requirement => "requirement",
+            Self::Bug => "bug",
+        }
+    }
 }
 
 /// A Git repository that a run works on.

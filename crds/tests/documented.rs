@@ -4,7 +4,7 @@
 
 use kube::CustomResourceExt as _;
 use serde::de::DeserializeOwned;
-use sopwith_crds::{AgentRun, SopDefinition, SopDefinitionSpec, ToolPolicy, check};
+use sopwith_crds::{AgentRun, SopDefinition, SopDefinitionSpec, ToolPolicy, check, places::PLACES};
 
 fn text(path: &str) -> String {
     let path = format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"));
@@ -134,4 +134,64 @@ fn every_field_of_a_procedure_has_a_test_that_is_there() {
         let there = text(file).contains(&format!("fn {test}("));
         assert!(there, "{}: {file} has no test {test}", row[0]);
     }
+}
+
+#[test]
+fn each_place_is_documented_with_who_may_edit_it() {
+    let page = text("docs/projects.md");
+    let (_, rest) = page
+        .split_once(
+            "| place | `layout.…` | people may edit it | what it holds |\n|---|---|---|---|\n",
+        )
+        .unwrap();
+    let (table, _) = rest.split_once("\n\n").unwrap();
+    let expected: Vec<String> = PLACES
+        .iter()
+        .map(|place| {
+            let path = place.path.replace("{{ project.name }}", "PROJECT");
+            let editable = place.keeper.editable();
+            format!(
+                "| `{path}` | `{}` | {editable} | {} |",
+                place.name, place.what
+            )
+        })
+        .collect();
+    assert_eq!(table.lines().collect::<Vec<_>>(), expected);
+}
+
+#[test]
+fn the_documented_ways_of_an_iteration_have_no_mistake() {
+    let page = text("docs/projects.md");
+    let (_, part) = page.split_once("## Incremental runs").unwrap();
+    let blocks = part.split("```yaml\n").skip(1);
+    let blocks: Vec<&str> = blocks
+        .filter_map(|block| block.split_once("```").map(|(block, _)| block))
+        .collect();
+    let mut seen = 0;
+    for block in blocks.iter().filter(|block| block.contains("templates:")) {
+        let mut sop: SopDefinitionSpec = yaml(block);
+        for name in ["manager", "engineer", "qa"] {
+            if sop.roles.iter().all(|role| role.name != name) {
+                sop.roles.push(sopwith_crds::sop_definition::Role {
+                    name: name.to_owned(),
+                    ..Default::default()
+                });
+            }
+        }
+        let used = |role: &sopwith_crds::sop_definition::Role| {
+            sop.steps
+                .iter()
+                .any(|step| step.role.as_ref() == Some(&role.name))
+        };
+        let kept: Vec<_> = sop
+            .roles
+            .iter()
+            .filter(|role| used(role))
+            .cloned()
+            .collect();
+        sop.roles = kept;
+        assert_eq!(check::sop(&sop), [], "{block}");
+        seen += 1;
+    }
+    assert_eq!(seen, 2);
 }

@@ -45,6 +45,21 @@ pub enum Outcome {
         /// What it is.
         message: String,
     },
+    /// An incremental run knows what its idea is.
+    Classified {
+        /// What, and where it was written to.
+        message: String,
+    },
+    /// People edited files of the project where they may.
+    ProjectEdited {
+        /// Which.
+        message: String,
+    },
+    /// People edited files of the project that steps derive.
+    DerivedEdited {
+        /// Which, and what to do.
+        message: String,
+    },
     /// The run's commits were pushed.
     Delivered {
         /// Where to.
@@ -140,6 +155,9 @@ impl Outcome {
             Self::Launched { .. } => "Launched".into(),
             Self::LaunchLost { .. } => "LaunchLost".into(),
             Self::ProjectLoaded { .. } => "ProjectLoaded".into(),
+            Self::Classified { .. } => "Classified".into(),
+            Self::ProjectEdited { .. } => "ProjectEdited".into(),
+            Self::DerivedEdited { .. } => "DerivedEdited".into(),
             Self::Delivered { .. } => "Delivered".into(),
             Self::StepFinished { .. } => "StepFinished".into(),
             Self::GateFailed { .. } => "GateFailed".into(),
@@ -210,6 +228,9 @@ impl Outcome {
                 )
             }
             Self::ProjectLoaded { message }
+            | Self::Classified { message }
+            | Self::ProjectEdited { message }
+            | Self::DerivedEdited { message }
             | Self::Delivered { message }
             | Self::StepStuck { message }
             | Self::LaunchLost { message, .. }
@@ -257,6 +278,7 @@ impl Outcome {
             Self::StepFinished { passed, .. } => !passed,
             Self::Decision(decision) => !decision.counts,
             Self::NotProven
+            | Self::DerivedEdited { .. }
             | Self::GateFailed { .. }
             | Self::LaunchLost { .. }
             | Self::StepStuck { .. }

@@ -351,6 +351,7 @@ impl Engine {
     /// Before the first step of the first launch: keeps what the run begins with.
     pub(crate) async fn prepare(&mut self) -> Result<(), End> {
         let plan = Arc::clone(&self.plan);
+        self.begin_incremental().await?;
         if let Some(recover) = &plan.recover {
             let snapshot = self.save().await?;
             self.tell_recovered(recover, snapshot);

@@ -182,7 +182,8 @@ impl Engine {
         let tree = self.tree.read(Clone::clone);
         let changed = self.history.changed(&tree);
         let changed = changed.map_err(|fault| Stopped::internal(&fault))?;
-        match changed.iter().find_map(|path| self.guard.refusal(path)) {
+        let refusal = |path: &String| self.guard.undeliverable(path);
+        match changed.iter().find_map(refusal) {
             Some(refusal) => Err(Stopped::Failed(FailureReason::PolicyDenied, refusal)),
             None => Ok(()),
         }

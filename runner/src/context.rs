@@ -1,8 +1,8 @@
 //! What expressions and templates see, as JSON. Pure but for the tree it reads.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, OnceLock, PoisonError, RwLock},
 };
 
 use serde_json::{Map, Value, json};
@@ -23,6 +23,10 @@ use crate::{
 pub struct SharedTree {
     now: Arc<RwLock<Tree>>,
     before: Arc<RwLock<BTreeMap<Since, Tree>>>,
+    /// Paths that templates read since somebody asked.
+    read: Arc<Mutex<BTreeSet<String>>>,
+    /// Paths that no comparison shows.
+    hidden: Arc<OnceLock<Vec<String>>>,
 }
 
 impl SharedTree {
@@ -32,7 +36,19 @@ impl SharedTree {
         Self {
             now: Arc::new(RwLock::new(self.read(Clone::clone))),
             before: self.before.clone(),
+            read: Arc::default(),
+            hidden: self.hidden.clone(),
         }
+    }
+
+    /// What changes in these files is not told: the system keeps them, and nobody has to look at that. Said once.
+    pub fn hide(&self, paths: &[String]) {
+        let _ = self.hidden.set(paths.to_vec());
+    }
+
+    /// The paths that templates read since this was asked last.
+    pub fn take_read(&self) -> BTreeSet<String> {
+        std::mem::take(&mut self.read.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Looks at the tree.
@@ -54,10 +70,13 @@ impl SharedTree {
 
 impl Files for SharedTree {
     fn file(&self, path: &str) -> Option<String> {
-        self.read(|tree| {
+        let text = self.read(|tree| {
             tree.get(path)
                 .and_then(|file| String::from_utf8(file.bytes.to_vec()).ok())
-        })
+        })?;
+        let mut read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        read.insert(path.to_owned());
+        Some(text)
     }
 
     fn glob(&self, pattern: &str) -> Vec<String> {
@@ -67,7 +86,15 @@ impl Files for SharedTree {
     fn diff(&self, since: Since) -> String {
         let before = self.before.read().unwrap_or_else(PoisonError::into_inner);
         let nothing = Tree::default();
-        self.read(|tree| diff(before.get(&since).unwrap_or(&nothing), tree))
+        let shown = |tree: &Tree| {
+            let mut tree = tree.clone();
+            for path in self.hidden.get().into_iter().flatten() {
+                tree.remove(path);
+            }
+            tree
+        };
+        let before = shown(before.get(&since).unwrap_or(&nothing));
+        self.read(|tree| diff(&before, &shown(tree)))
     }
 }
 
@@ -277,6 +304,29 @@ mod tests {
             (after["file"]["path"].as_str(), after["attempt"].as_u64()),
             (Some("p"), Some(2))
         );
+    }
+
+    #[test]
+    fn templates_are_told_apart_by_what_they_read_and_see_no_change_of_what_is_hidden() {
+        let tree = SharedTree::default();
+        tree.hide(&["list".to_owned()]);
+        tree.write(|tree| {
+            for path in ["a", "list"] {
+                tree.write(path, Bytes::from_static(b"x\n"), false).unwrap();
+            }
+        });
+        assert_eq!(
+            tree.diff(Since::Run),
+            "--- /dev/null\n+++ b/a\n@@ -0,0 +1 @@\n+x\n"
+        );
+        assert_eq!(tree.file("none"), None);
+        assert_eq!(tree.file("list").as_deref(), Some("x\n"));
+        let beside = tree.beside();
+        assert!(beside.file("a").is_some());
+        assert_eq!(tree.take_read(), ["list".to_owned()].into());
+        assert!(tree.take_read().is_empty());
+        assert_eq!(beside.take_read(), ["a".to_owned()].into());
+        assert_eq!(beside.diff(Since::Run), tree.diff(Since::Run));
     }
 
     #[test]

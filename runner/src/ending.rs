@@ -25,6 +25,7 @@ pub struct End {
 impl Engine {
     pub(crate) async fn save(&mut self) -> Result<Digest, End> {
         self.say_calls();
+        self.keep_list();
         self.record.machine.tool_calls = self.tools.limits.all_made();
         if let Err(error) = self.keep_recorded() {
             return Err(self.cut_off(&error));

@@ -30,6 +30,7 @@ use crate::{
     gate::{Said, approval::answer},
     git::{history::History, remote::Remote},
     guard::Guard,
+    incremental,
     llm::Llm,
     messages::remembered,
     report::{Reporter, Stop},
@@ -137,6 +138,8 @@ impl Engine {
             outset.map_err(|message| failed(FailureReason::Internal, message))?;
         tools.limits.at_least(&record.machine.tool_calls);
         guard.keep(history.kept().to_vec());
+        let guard = guard.with_own(&plan.layout);
+        tree.hide(guard.own());
         // A round that began in an earlier launch was told then.
         let round_told = if resume.is_some() {
             record.machine.state.round
@@ -333,9 +336,7 @@ impl Engine {
             .timeout_seconds
             .unwrap_or(defaults::STEP_TIMEOUT_SECONDS);
         let deadline = self.plan.options.deadline_seconds;
-        let left = deadline.map_or(Duration::MAX, |deadline| {
-            Duration::from_secs(u64::from(deadline).saturating_sub(self.worked()))
-        });
+        let left = self.time_left();
         let work = tokio::time::timeout(
             Duration::from_secs(seconds.into()),
             self.attempt(step, attempt, findings, decided),
@@ -366,10 +367,13 @@ impl Engine {
         before: &Usage,
     ) -> Option<End> {
         let (stopped, commit) = match stopped {
-            None => match self.commit(step, attempt) {
-                Ok(commit) => (None, commit),
-                Err(fault) => (Some(Stopped::internal(&fault)), None),
-            },
+            None => {
+                self.keep_list();
+                match self.commit(step, attempt) {
+                    Ok(commit) => (None, commit),
+                    Err(fault) => (Some(Stopped::internal(&fault)), None),
+                }
+            }
             stopped => (stopped, None),
         };
         let passed = stopped.is_none();
@@ -491,6 +495,14 @@ impl Engine {
         self.record.machine.state = apply(&self.plan, self.state(), happened);
     }
 
+    /// What is left of the run's working time.
+    pub(crate) fn time_left(&self) -> Duration {
+        let deadline = self.plan.options.deadline_seconds;
+        deadline.map_or(Duration::MAX, |deadline| {
+            Duration::from_secs(u64::from(deadline).saturating_sub(self.worked()))
+        })
+    }
+
     fn worked(&self) -> u64 {
         self.worked_before + self.begun.elapsed().as_secs()
     }
@@ -518,10 +530,16 @@ impl Engine {
                 .and_then(|lap| lap.item)
                 .map(|item| (item.name, item.value)),
         };
-        let mut context = self
-            .tree
-            .read(|tree| at(&self.plan, &self.places, tree, &moment));
+        let machine = &self.record.machine;
+        let base = self.record.baseline.as_ref().map(|line| &line.tree);
+        let (mut context, incremental) = self.tree.read(|tree| {
+            let context = at(&self.plan, &self.places, tree, &moment);
+            let about = machine.incremental.as_ref();
+            let incremental = incremental::seen(about, &self.plan.layout, base, tree);
+            (context, incremental)
+        });
         if let Some(object) = context.as_object_mut() {
+            object.insert("incremental".to_owned(), incremental);
             let measures = self.record.machine.measures.seen(&self.plan);
             object.insert("measures".to_owned(), measures);
         }

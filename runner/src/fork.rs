@@ -182,11 +182,16 @@ fn join_machines<'a>(
         starts: _,
         begun: _,
         unmet,
+        incremental: _,
+        made,
     } = own;
     into.trail
         .extend(trail.into_iter().skip(before.trail.len()));
     into.measures.merge(&before.measures, measures);
     into.unmet.merge(&before.unmet, unmet);
+    for (path, from) in made {
+        into.made.entry(path).or_default().extend(from);
+    }
     for path in changed {
         if by_programs.contains(path) {
             into.by_programs.insert(path.to_owned());

@@ -1,10 +1,14 @@
-//! Paths that no step may write: what a delivery must not touch, and what stays in the source repository as it is. Pure.
+//! Paths that no step may write: what the system keeps, what a delivery must not touch, and what stays in the source repository
+//! as it is. Pure.
 //!
 //! Told at the write, to the model where it can mend it, and looked at again before each commit.
+
+use std::collections::BTreeMap;
 
 use sopwith_crds::{
     contract::plan::Deliver,
     delivery::{DeniedPaths, PatternMistake},
+    places::{Keeper, PLACES},
 };
 
 use crate::git::source::Kept;
@@ -14,6 +18,8 @@ use crate::git::source::Kept;
 pub struct Guard {
     kept: Vec<Kept>,
     denied: Option<DeniedPaths>,
+    /// Files that the system keeps.
+    own: Vec<String>,
 }
 
 impl Guard {
@@ -23,7 +29,18 @@ impl Guard {
         Ok(Self {
             kept: Vec::new(),
             denied: denied.transpose()?,
+            own: Vec::new(),
         })
+    }
+
+    /// The same with the files that the system keeps in a project of this layout.
+    #[must_use]
+    pub fn with_own(mut self, layout: &BTreeMap<String, String>) -> Self {
+        let own = PLACES.iter().filter(|place| place.keeper == Keeper::System);
+        self.own = own
+            .filter_map(|place| layout.get(place.name).cloned())
+            .collect();
+        self
     }
 
     /// What of the source repository is not part of the project.
@@ -31,8 +48,28 @@ impl Guard {
         self.kept = kept;
     }
 
-    /// Why a path may not be written, and what to do about it; none where it may.
+    /// The files that the system keeps.
+    pub fn own(&self) -> &[String] {
+        &self.own
+    }
+
+    /// Whether the system keeps a file.
+    pub fn is_own(&self, path: &str) -> bool {
+        self.own.iter().any(|own| own == path)
+    }
+
+    /// Why a step may not write a path, and what to do about it; none where it may.
     pub fn refusal(&self, path: &str) -> Option<String> {
+        if self.is_own(path) {
+            return Some(format!(
+                "the path {path:?} is kept by the system, and no step may write it; write somewhere else"
+            ));
+        }
+        self.undeliverable(path)
+    }
+
+    /// Why a path cannot be part of what is delivered, whoever writes it.
+    pub fn undeliverable(&self, path: &str) -> Option<String> {
         if let Some(kept) = self.kept.iter().find(|kept| kept.in_the_way_of(path)) {
             return Some(format!(
                 "the path {path:?} cannot be written: {:?} is a {} in the repository and stays as it is; write somewhere else",
@@ -89,6 +126,17 @@ mod tests {
                 expected.is_none_or(|text| found.is_some_and(|found| found.contains(&text))),
                 "{path}"
             );
+        }
+        let layout = [("bugfix", "docs/bugfix.txt"), ("prds", "docs/prds")];
+        let layout = layout.map(|(name, path)| (name.to_owned(), path.to_owned()));
+        let own = Guard::new(None).unwrap().with_own(&layout.into());
+        for (path, expected) in [
+            ("docs/bugfix.txt", true),
+            ("docs/prds/a.md", false),
+            ("docs/requirement.txt", false),
+        ] {
+            assert_eq!(own.refusal(path).is_some(), expected, "{path}");
+            assert_eq!(own.undeliverable(path), None, "{path}");
         }
         let free = Guard::new(None).unwrap();
         assert_eq!(

@@ -101,6 +101,7 @@ impl Engine {
     }
 
     pub(crate) fn freeze(&mut self, step: &Step) {
+        let guard = &self.guard;
         let own: Vec<Place> = self
             .places
             .iter()
@@ -110,8 +111,9 @@ impl Engine {
         for place in own {
             let files = self.tree.read(|tree| {
                 let paths = place.paths(tree).unwrap_or_default();
+                // What the system keeps goes on changing.
+                let paths = paths.into_iter().filter(|path| !guard.is_own(path));
                 paths
-                    .into_iter()
                     .filter_map(|path| tree.get(&path).map(|file| (path, Digest::of(&file.bytes))))
                     .collect::<Vec<_>>()
             });

@@ -1,7 +1,7 @@
 //! The Sopwith runner: executes a run plan inside its pod.
 //!
 //! Deciding: [`sop`], [`trail`], [`role`], [`messages`], [`gate`], [`measures`], [`ownership`], [`guard`], [`changes`],
-//! [`context`], [`llm::budget`], [`llm::codec`], [`llm::replay`], [`tool::builtin`].
+//! [`context`], [`incremental`], [`llm::budget`], [`llm::codec`], [`llm::replay`], [`tool::builtin`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
 //! [`git::remote`], [`workbench`].
 
@@ -19,6 +19,7 @@ pub mod gateway;
 pub mod git;
 pub mod guard;
 mod handover;
+pub mod incremental;
 pub mod inject;
 pub mod kept;
 pub mod llm;

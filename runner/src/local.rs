@@ -16,6 +16,7 @@ use sopwith_crds::{
         Digest,
         cassette::Interaction,
         commits::{BUNDLE, bundle},
+        incremental::Classified,
         plan::RunPlan,
         report::{Event, LaunchStart, Next, Outcome, What},
         snapshot::Snapshot,
@@ -367,6 +368,7 @@ fn tell(event: &Event) {
             branch,
             commit,
         } => format!("delivered {commit} to the branch {branch} of {url}"),
+        What::Classified { found } => classified(found),
         What::Recovered { run, step, .. } => format!("from run {run} after step {step}"),
         What::StepInherited { step, .. } => format!("{step}: taken over"),
         What::RoundStarted { round } => format!("round {round}"),
@@ -418,6 +420,25 @@ fn tell(event: &Event) {
         | What::LlmRequest { .. } => return,
     };
     eprintln!("{line}");
+}
+
+/// What an incremental run is about, for people.
+fn classified(found: &Classified) -> String {
+    let mut line = format!(
+        "{}, written to {}: {}",
+        found.kind.as_str(),
+        found.path,
+        found.reason
+    );
+    for (what, edits) in [
+        ("edited by hand", &found.edited),
+        ("edited by hand although derived", &found.derived),
+    ] {
+        if edits.files > 0 {
+            line = format!("{line}\n  {what}: {edits}");
+        }
+    }
+    line
 }
 
 impl Flown {

@@ -170,6 +170,7 @@ impl Engine {
         for record in self.tools.book.take() {
             let machine = &mut self.record.machine;
             machine.wrote(&record.wrote, record.by_program);
+            self.made_by_tools(&record.wrote);
             self.record.add(Message {
                 number: 0,
                 at: record.at,

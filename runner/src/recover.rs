@@ -66,6 +66,7 @@ fn take_over(plan: &RunPlan, gates: InheritedGates, record: &mut Record) {
     machine.worked_seconds = 0;
     machine.tool_calls.clear();
     machine.begun = None;
+    machine.made.clear();
     if judge {
         machine.frozen.clear();
         machine.trail.clear();

@@ -18,6 +18,7 @@ use crate::{
     base::Base,
     gate::Said,
     gateway::{Gateway, GatewayError},
+    incremental::{Incremental, dependencies::Made},
     measures::Measures,
     sop::State,
     trail::Entry,
@@ -81,6 +82,12 @@ pub struct Machine {
     /// Gates that failed and have not passed since.
     #[serde(default, skip_serializing_if = "Unmet::is_empty")]
     pub unmet: Unmet,
+    /// Of an incremental run, what it is about.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub incremental: Option<Incremental>,
+    /// What this run wrote, each file with those it was made from; where it keeps the list of dependencies.
+    #[serde(default, skip_serializing_if = "Made::is_empty")]
+    pub made: Made,
 }
 
 impl Machine {

@@ -5,7 +5,9 @@ use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use sopwith_crds::{
     conditions,
-    status::{AgentRunStatus, GateStatus, InheritedGates, Phase, StepPhase, StepStatus, Verdict},
+    status::{
+        AgentRunStatus, GateStatus, IdeaKind, InheritedGates, Phase, StepPhase, StepStatus, Verdict,
+    },
 };
 use std::fmt::Write as _;
 
@@ -46,6 +48,7 @@ pub(crate) fn changes(old: Option<&AgentRunStatus>, new: &AgentRunStatus) -> Vec
     lines.extend(plan(old, new));
     lines.extend(inherited(old, new));
     lines.extend(launch(old, new));
+    lines.extend(incremental(old, new));
     lines.extend(waits_for(old, new));
     lines.extend(steps(old, new));
     lines.extend(SHOWN.iter().filter_map(|kind| condition(old, new, kind)));
@@ -138,6 +141,26 @@ fn inherited(old: &AgentRunStatus, new: &AgentRunStatus) -> Option<Line> {
         _ => format!("begins with the project of {}", now.run),
     };
     Some(Line::new(None, text))
+}
+
+/// What an incremental run is about.
+fn incremental(old: &AgentRunStatus, new: &AgentRunStatus) -> Option<Line> {
+    let now = new.incremental.as_ref();
+    let now = now.filter(|now| old.incremental.as_ref() != Some(now))?;
+    let what = match now.kind {
+        IdeaKind::Requirement => "a new requirement",
+        IdeaKind::Bug => "a bug report",
+    };
+    let mut said = format!("the idea is {what}, written to {}", now.path);
+    for (what, files) in [
+        ("edited by hand", now.edited_files),
+        ("edited by hand although derived", now.derived_files),
+    ] {
+        if files > 0 {
+            let _ = write!(said, "; {what}: {files}");
+        }
+    }
+    Some(Line::new(None, said))
 }
 
 fn launch(old: &AgentRunStatus, new: &AgentRunStatus) -> Option<Line> {

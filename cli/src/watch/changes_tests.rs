@@ -57,6 +57,23 @@ fn a_plan_and_a_launch_have_a_line_each() {
 }
 
 #[test]
+fn what_an_incremental_run_is_about_has_a_line() {
+    let about = |edited: u32, derived: u32| json!({"launch": 1, "incremental": {"kind": "bug", "message": "it crashes", "path": "docs/bugfix.txt", "editedFiles": edited, "derivedFiles": derived}});
+    let before = json!({"launch": 1});
+    assert_eq!(
+        texts(Some(before.clone()), about(0, 0)),
+        ["the idea is a bug report, written to docs/bugfix.txt"]
+    );
+    assert_eq!(
+        texts(Some(before), about(2, 1)),
+        [
+            "the idea is a bug report, written to docs/bugfix.txt; edited by hand: 2; edited by hand although derived: 1"
+        ]
+    );
+    assert!(texts(Some(about(2, 1)), about(2, 1)).is_empty());
+}
+
+#[test]
 fn a_reason_to_wait_is_shown_once_and_again_when_it_changes() {
     let secret = json!({"phase": "Pending", "conditions": [
         condition("Reconciling", "True", "MissingSecret", "Secret \"model-provider\" has no key \"api-key\"")]});

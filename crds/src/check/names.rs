@@ -24,6 +24,7 @@ const OPTIONS: [&str; 14] = [
     "rounds",
     "runTests",
 ];
+const INCREMENTAL: [&str; 4] = ["changed", "derived", "edited", "kind"];
 const ROLE: [&str; 4] = ["constraints", "goal", "name", "profile"];
 const GATE: [&str; 5] = ["findings", "kind", "name", "observed", "threshold"];
 const ARTIFACT: [&str; 4] = ["exists", "json", "paths", "text"];
@@ -45,11 +46,12 @@ const TEMPLATE_GLOBALS: [&str; 12] = [
 /// Values that are known before anything runs.
 const PLACE_ROOTS: [&str; 5] = ["inputs", "layout", "options", "parameters", "project"];
 /// Values that are known wherever a step works.
-const STEP_ROOTS: [&str; 6] = [
+const STEP_ROOTS: [&str; 7] = [
     "artifacts",
     "attempt",
     "findings",
     "idea",
+    "incremental",
     "measures",
     "round",
 ];
@@ -207,6 +209,7 @@ impl<'a> Scope<'a> {
         };
         match root {
             "options" => known(&OPTIONS),
+            "incremental" => known(&INCREMENTAL),
             "role" => known(&ROLE),
             "gate" => known(&GATE),
             "project" => known(&["name"]),

@@ -1,6 +1,6 @@
 //! A run by itself.
 
-use super::{Finding, Found, project, text::path_mistake};
+use super::{Finding, Found, project, text::file_mistake};
 use crate::{AgentRunSpec, agent_run::DecisionVerdict};
 
 pub(super) fn check(spec: &AgentRunSpec) -> Vec<Finding> {
@@ -62,9 +62,7 @@ pub(super) fn check(spec: &AgentRunSpec) -> Vec<Finding> {
         }
     }
     project::of_run(spec, &mut found);
-    if let Some(file) = &spec.reqa_file {
-        found.add_some("spec.reqaFile", path_mistake(file));
-    }
+    incremental(spec, &mut found);
     for (index, decision) in spec.decisions.iter().enumerate() {
         if (decision.verdict == DecisionVerdict::Backtrack) != decision.to.is_some() {
             found.add(
@@ -74,4 +72,30 @@ pub(super) fn check(spec: &AgentRunSpec) -> Vec<Finding> {
         }
     }
     found.sorted()
+}
+
+/// What an incremental run needs, and what belongs to one only.
+fn incremental(spec: &AgentRunSpec, found: &mut Found) {
+    let source = spec
+        .project
+        .as_ref()
+        .and_then(|project| project.source.as_ref());
+    let incremental = spec.incremental == Some(true);
+    if incremental && source.is_none() && spec.recover_from.is_none() {
+        found.add(
+            "spec.incremental",
+            "is true, and there is no project to work on; name one in spec.project.source (git, run or upload) or recover from a run, or begin \
+             a new project without it",
+        );
+    }
+    let Some(file) = &spec.reqa_file else {
+        return;
+    };
+    found.add_some("spec.reqaFile", file_mistake(file));
+    if !incremental {
+        found.add(
+            "spec.reqaFile",
+            "belongs to incremental runs; set spec.incremental to true, or take it away",
+        );
+    }
 }

@@ -54,8 +54,6 @@ impl NotYet {
         for feature in run.features.keys() {
             self.refuse(true, format!("spec.features[{feature}]"), "");
         }
-        self.refuse(run.incremental == Some(true), "spec.incremental", "true");
-        self.refuse(run.reqa_file.is_some(), "spec.reqaFile", "");
         let queue = run
             .runner
             .as_ref()

@@ -16,7 +16,7 @@
 //!
 //! Errors are [`Problem`] with a 4xx or 5xx status. 409 on a report: another launch has taken over; stop.
 
-use super::{Digest, snapshot::Origin};
+use super::{Digest, incremental::Classified, snapshot::Origin};
 use crate::{
     agent_run::{Decision, DecisionVerdict},
     sop_definition::GateKind,
@@ -144,6 +144,12 @@ pub enum What {
         left_out: String,
         /// A snapshot with it, its blobs uploaded before this is reported: later launches go on from there.
         snapshot: Digest,
+    },
+    /// An incremental run knows what its idea is and what people edited, before any step. Told before the snapshot that has it.
+    Classified {
+        /// What it knows.
+        #[serde(flatten)]
+        found: Box<Classified>,
     },
     /// The state of an earlier run is taken over, before any step.
     Recovered {

@@ -15,6 +15,9 @@
 //! | `artifacts.NAME.{exists, paths, text, json}` | inputs and outputs of the step: a boolean, a list of paths, and for an artifact of one file its text and, where it parses, the value of its JSON |
 //! | `findings` | what gates found at the previous attempt, a string, empty at the first |
 //! | `messages` | where the step has a role: the newest messages addressed to it, as many as its `memory.window` (5 where it has none), oldest first; each has `number`, `sender`, `cause` (`step/action` or `step/gate`), `attempt`, `item`, `content`, `wrote` |
+//! | `incremental.kind` | in an incremental run what the idea is, `requirement` or `bug`; empty in any other |
+//! | `incremental.{edited, derived}` | in an incremental run the files that people edited since the last run where they may, and where steps derive them: each has `path` and `change` (`added`, `changed`, `removed`); empty in any other |
+//! | `incremental.changed` | in an incremental run the paths that differ from the project it began with; empty in any other |
 //! | `round`, `attempt` | integers counted from 1 |
 //! | `item` | in a loop over a list: the item at hand, or under the name that `as` gives |
 //! | `pass`, `retry` | in a loop: the number of the pass over the item, from 1, and how often the item was begun again, from 0 |

@@ -219,7 +219,16 @@ async fn what_the_operator_is_asked_to_do_beyond_the_policy_it_does_not_do() -> 
             ("upload", with("project", json!({ "source": { "upload": format!("sha256:{}", "0".repeat(64)) } })), "UploadNotFound"),
             ("deliver", with("project", json!({ "deliver": { "git": { "branch": "main" } } })), "InvalidPlan"),
             ("recover", with("recoverFrom", json!({ "run": "theirs" })), "InvalidPlan"),
-            ("reqa", with("reqaFile", json!("../../etc/passwd")), "InvalidPlan"),
+            (
+                "reqa",
+                {
+                    let mut spec = with("project", json!({ "source": { "git": { "url": "https://internal/game" } } }));
+                    spec["incremental"] = json!(true);
+                    spec["reqaFile"] = json!("../../etc/passwd");
+                    spec
+                },
+                "InvalidPlan",
+            ),
             ("feature", with("features", json!({ "everything": true })), "InvalidPlan"),
             ("memory", with("longTermMemory", json!(true)), "InvalidPlan"),
             ("queue", with("runner", json!({ "queueName": "gold" })), "InvalidPlan"),

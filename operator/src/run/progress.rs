@@ -4,6 +4,7 @@ use crate::store::StoredBatch;
 use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use sopwith_crds::{
     contract::{
+        incremental::Classified,
         plan::RunPlan,
         report::{Next, Outcome, StepEnd, Wait, What},
         snapshot::Origin,
@@ -37,6 +38,8 @@ pub struct Progress {
     pub snapshot: Option<String>,
     /// The project that the run began with, for people.
     pub loaded: Option<String>,
+    /// What an incremental run is about, once it is known.
+    pub incremental: Option<Classified>,
     /// The repository that the run works on, as far as it is known.
     pub repository: Option<RepositoryStatus>,
     /// Secrets and keys that the newest launch misses.
@@ -203,6 +206,7 @@ impl Progress {
                     repository.commit = Some(commit.clone()).filter(|commit| !commit.is_empty());
                 }
             }
+            What::Classified { found } => self.incremental = Some((**found).clone()),
             What::Recovered { snapshot, .. } => self.mark(snapshot.to_string()),
             What::Delivered {
                 url,

@@ -13,10 +13,14 @@ use k8s_openapi::{apimachinery::pkg::apis::meta::v1::Time, jiff::Timestamp};
 use sopwith_crds::{
     AgentRun, AgentRunStatus,
     conditions::{self, Said},
-    contract::plan::{RunPlan, Source},
+    contract::{
+        incremental::Classified,
+        plan::{RunPlan, Source},
+    },
     sop_definition::{GateKind, OnStuck},
     status::{
-        DecisionStatus, FailureReason, Inherited, Phase, PlanRef, StepStatus, Usage, Verdict,
+        DecisionStatus, FailureReason, IncrementalStatus, Inherited, Phase, PlanRef, StepStatus,
+        Usage, Verdict,
     },
     tool_policy::{Endpoint, Provider},
 };
@@ -183,8 +187,23 @@ fn describe(status: &mut AgentRunStatus, run: &AgentRun, launched: &Launched<'_>
     status.usage = Some(launched.usage.clone());
     status.inherited = inherited(plan).map(Box::new);
     status.repository.clone_from(&progress.repository);
+    status.incremental = progress
+        .incremental
+        .as_ref()
+        .map(|found| incremental(found, room));
     status.snapshot.clone_from(&progress.snapshot);
     status.started_at = progress.started_at.map(Time);
+}
+
+/// What an incremental run is about; `room` are the most bytes of its message.
+pub(super) fn incremental(found: &Classified, room: usize) -> IncrementalStatus {
+    IncrementalStatus {
+        kind: found.kind,
+        message: Some(clip(&found.reason, room)).filter(|reason| !reason.is_empty()),
+        path: found.path.clone(),
+        edited_files: found.edited.files,
+        derived_files: found.derived.files,
+    }
 }
 
 /// The earlier run that a plan takes over from.
@@ -421,9 +440,12 @@ mod tests {
         stuck::{Signs, pulse},
     };
     use sopwith_crds::{
-        contract::report::{Next, What},
+        contract::{
+            incremental::EditsTold,
+            report::{Next, What},
+        },
         sop_definition::Step,
-        status::{ArtifactsRef, GateStatus, Tokens, Verdict},
+        status::{ArtifactsRef, GateStatus, IdeaKind, Tokens, Verdict},
         tool_policy::Approvals,
     };
 
@@ -722,6 +744,13 @@ mod tests {
             commit: Some("c".repeat(40)),
             branch: Some("b".repeat(256)),
             delivered: Some("c".repeat(40)),
+        });
+        progress.incremental = Some(Classified {
+            kind: IdeaKind::Bug,
+            reason: "r".repeat(300),
+            path: "p".repeat(128),
+            edited: EditsTold::default(),
+            derived: EditsTold::default(),
         });
         let launched = Launched {
             plan: &plan,

@@ -7,7 +7,7 @@ use sopwith_crds::{
     AgentRunStatus,
     conditions::{self, RECONCILING, STEP_STUCK},
     contract::report::Next,
-    status::{DecisionStatus, Phase, Verdict},
+    status::{DecisionStatus, IdeaKind, Phase, Verdict},
 };
 
 /// Everything that happened from `previous` to `next`.
@@ -19,6 +19,7 @@ pub fn between(
     let mut outcomes = Vec::new();
     if let Some(progress) = progress {
         outcomes.extend(loaded(previous, progress));
+        outcomes.extend(classified(previous, next, progress));
         outcomes.extend(steps(previous, progress));
     }
     outcomes.extend(delivered(previous, next));
@@ -38,6 +39,45 @@ fn loaded(previous: &AgentRunStatus, progress: &Progress) -> Option<Outcome> {
         .snapshot
         .is_none()
         .then_some(Outcome::ProjectLoaded { message })
+}
+
+/// What an incremental run is about, and what people edited, once it is known.
+fn classified(
+    previous: &AgentRunStatus,
+    next: &AgentRunStatus,
+    progress: &Progress,
+) -> Vec<Outcome> {
+    let news = next.incremental.is_some() && next.incremental != previous.incremental;
+    let Some(found) = progress.incremental.as_ref().filter(|_| news) else {
+        return Vec::new();
+    };
+    let what = match found.kind {
+        IdeaKind::Requirement => "a new requirement",
+        IdeaKind::Bug => "a bug report",
+    };
+    let mut outcomes = vec![Outcome::Classified {
+        message: format!(
+            "the idea is {what}, written to {}: {}",
+            found.path, found.reason
+        ),
+    }];
+    if found.edited.files > 0 {
+        outcomes.push(Outcome::ProjectEdited {
+            message: format!(
+                "edited by hand since the last run, an input of this one: {}",
+                found.edited
+            ),
+        });
+    }
+    if found.derived.files > 0 {
+        outcomes.push(Outcome::DerivedEdited {
+            message: format!(
+                "edited by hand although the system or steps write them, and no source of anything: {}; edit what they are derived from",
+                found.derived
+            ),
+        });
+    }
+    outcomes
 }
 
 fn delivered(previous: &AgentRunStatus, next: &AgentRunStatus) -> Option<Outcome> {
@@ -170,8 +210,14 @@ mod tests {
     use crate::run::{
         fixture::{self, Story},
         progress::fold,
+        status,
     };
-    use sopwith_crds::contract::{Digest, report::What, snapshot::Origin};
+    use sopwith_crds::contract::{
+        Digest,
+        incremental::{Change, Classified, Edit, EditsTold},
+        report::What,
+        snapshot::Origin,
+    };
 
     fn reasons(outcomes: &[Outcome]) -> Vec<String> {
         outcomes
@@ -251,6 +297,56 @@ mod tests {
         let told = between(&first, &second, Some(&progress));
         assert_eq!(reasons(&told), ["Delivered"]);
         assert!(between(&second, &second, Some(&progress)).is_empty());
+    }
+
+    #[test]
+    fn what_an_incremental_run_is_about_and_each_kind_of_edits_is_told_once() {
+        let plan = fixture::plan();
+        let edits = |path: &str| {
+            EditsTold::of(&[Edit {
+                path: path.to_owned(),
+                change: Change::Changed,
+            }])
+        };
+        let found = |edited, derived| What::Classified {
+            found: Box::new(Classified {
+                kind: IdeaKind::Bug,
+                reason: "it crashes".to_owned(),
+                path: "docs/bugfix.txt".to_owned(),
+                edited,
+                derived,
+            }),
+        };
+        let told = |edited, derived| {
+            let progress = fold(&plan, &Story::new().event(found(edited, derived)).batches());
+            let next = AgentRunStatus {
+                incremental: progress
+                    .incremental
+                    .as_ref()
+                    .map(|found| status::incremental(found, 512)),
+                ..AgentRunStatus::default()
+            };
+            assert!(between(&next, &next, Some(&progress)).is_empty());
+            between(&AgentRunStatus::default(), &next, Some(&progress))
+        };
+        let none = EditsTold::default;
+        assert_eq!(reasons(&told(none(), none())), ["Classified"]);
+        let all = told(edits("game/a.py"), edits("resources/prd/a.json"));
+        assert_eq!(
+            reasons(&all),
+            ["Classified", "ProjectEdited", "DerivedEdited"]
+        );
+        let notes: Vec<String> = all.iter().map(Outcome::note).collect();
+        assert_eq!(
+            notes[0],
+            "the idea is a bug report, written to docs/bugfix.txt: it crashes"
+        );
+        assert!(notes[1].ends_with("game/a.py (changed)"), "{}", notes[1]);
+        assert!(
+            notes[2].contains("resources/prd/a.json (changed)"),
+            "{}",
+            notes[2]
+        );
     }
 
     #[test]

@@ -257,7 +257,7 @@ impl Engine {
                 return Err(Stopped::Failed(FailureReason::GateFailed, refusal));
             }
             let text = ended(&shortened(called.told, MOST_OF_ACTION));
-            self.tree.write(|tree| tree.rewrite(&path, text.into()))?;
+            self.put(&path, text)?;
             wrote.push(path);
         }
         self.record.machine.wrote(&wrote, by_program);

@@ -80,9 +80,13 @@ impl Engine {
         if self.state().inherited(&spot.step.name) {
             return Ok(());
         }
+        self.tree.take_read();
+        let mut by_tools = Vec::new();
         let (message, wrote) = if let Some(prompt) = &work.prompt {
             // Conversations are long futures; every launch would carry one in its own.
-            Box::pin(self.prompt(spot, prompt)).await?
+            let (message, wrote, also) = Box::pin(self.prompt(spot, prompt)).await?;
+            by_tools = also;
+            (message, wrote)
         } else if let Some(command) = &work.command {
             self.command(spot, command).await?
         } else if let Some(render) = &work.render {
@@ -100,6 +104,7 @@ impl Engine {
             let by_program = work.command.is_some();
             self.record.machine.wrote(&wrote, by_program);
         }
+        self.made(spot, work, wrote.iter().chain(&by_tools));
         if !wrote.is_empty() {
             self.worked_on(spot);
         }
@@ -118,11 +123,12 @@ impl Engine {
         Ok(())
     }
 
+    /// What it did, for people; the paths that the answer wrote, and those that tools did.
     async fn prompt(
         &mut self,
         spot: Spot<'_>,
         prompt: &Prompt,
-    ) -> Result<(String, Vec<String>), Stopped> {
+    ) -> Result<(String, Vec<String>, Vec<String>), Stopped> {
         let plan = Arc::clone(&self.plan);
         let role = spot
             .step
@@ -177,8 +183,7 @@ impl Engine {
         let said = kept(&said);
         let mut wrote = Vec::new();
         for (path, text) in files {
-            self.tree
-                .write(|tree| tree.rewrite(&path, ended(&text).into()))?;
+            self.put(&path, ended(&text))?;
             wrote.push(path);
         }
         self.acted(spot, &role.name, said, wrote.clone(), tokens.both());
@@ -196,7 +201,7 @@ impl Engine {
                 shortened.join(", ")
             );
         }
-        Ok((message, wrote))
+        Ok((message, wrote, session.wrote))
     }
 
     /// Puts a question so that it fits into its model's window with what was said since; gives the values that were shortened.
@@ -303,7 +308,13 @@ impl Engine {
                     return Ok(Err(vec![refusal]));
                 }
             }
-            return Ok(Ok(files));
+            let lost = files.iter().filter_map(|(path, _)| self.lost(path, ask));
+            let lost: Vec<String> = lost.collect();
+            return Ok(if lost.is_empty() {
+                Ok(files)
+            } else {
+                Err(lost)
+            });
         }
         let path = match (&writes.artifact, &writes.path) {
             (Some(artifact), _) => self
@@ -321,9 +332,22 @@ impl Engine {
             )
         })?;
         // The answer cannot mend this: the path is the procedure's, or of an earlier answer.
-        match self.foreign(&ask.key.step, &path)? {
-            Some(refusal) => Err(Stopped::Failed(FailureReason::GateFailed, refusal)),
+        if let Some(refusal) = self.foreign(&ask.key.step, &path)? {
+            return Err(Stopped::Failed(FailureReason::GateFailed, refusal));
+        }
+        match self.lost(&path, ask) {
             None => Ok(Ok(vec![(path, text.to_owned())])),
+            // It can read the file first.
+            Some(lost) if !ask.callable.functions.is_empty() && !ask.callable.over => {
+                Ok(Err(vec![lost]))
+            }
+            Some(lost) => {
+                let message = format!(
+                    "{lost}; {} can do neither: show it the file with file(path) in the template, or grant its role read_file",
+                    ask.key
+                );
+                Err(Stopped::Failed(FailureReason::GateFailed, message))
+            }
         }
     }
 
@@ -345,7 +369,7 @@ impl Engine {
             return Err(Stopped::Failed(FailureReason::GateFailed, refusal));
         }
         let text = ended(&self.templates.render(&render.template, &context)?);
-        self.tree.write(|tree| tree.rewrite(&path, text.into()))?;
+        self.put(&path, text)?;
         self.acted(spot, SYSTEM, String::new(), vec![path.clone()], (0, 0));
         Ok(("rendered".to_owned(), vec![path]))
     }

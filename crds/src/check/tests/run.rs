@@ -16,7 +16,16 @@ use rstest::rstest;
       "spec.inputs[a]: needs exactly one of value and configMapKeyRef"])]
 #[case("sopRef: {name: s}\nidea: x\nproject: {name: ../x}",
     &["spec.project.name: \"../x\" names a folder; use letters, digits, `-`, `_` and `.`, with a letter or digit at both ends"])]
-#[case("sopRef: {name: s}\nidea: x\nreqaFile: /x", &["spec.reqaFile: \"/x\" is not relative; write it from the project's root"])]
+#[case("sopRef: {name: s}\nidea: x\nincremental: true\nreqaFile: tests/a.py\nproject: {source: {run: r}}", &[])]
+#[case("sopRef: {name: s}\nidea: x\nincremental: true\nrecoverFrom: {run: r}", &[])]
+#[case("sopRef: {name: s}\nidea: x\nincremental: true\nproject: {name: game}",
+    &["spec.incremental: is true, and there is no project to work on; name one in spec.project.source (git, run or upload) or recover from a run, or begin a new project without it"])]
+#[case("sopRef: {name: s}\nidea: x\nincremental: true\nreqaFile: /x\nproject: {source: {run: r}}",
+    &["spec.reqaFile: \"/x\" is not relative; write it from the project's root"])]
+#[case("sopRef: {name: s}\nidea: x\nincremental: true\nreqaFile: tests/\nproject: {source: {run: r}}",
+    &["spec.reqaFile: \"tests/\" names a folder; name a file in it"])]
+#[case("sopRef: {name: s}\nidea: x\nreqaFile: tests/a.py",
+    &["spec.reqaFile: belongs to incremental runs; set spec.incremental to true, or take it away"])]
 #[case("sopRef: {name: s}\nidea: x\nproject: {source: {git: {url: 'https://git.example.com/team/game', ref: v1.2}}, deliver: {git: {branch: sopwith/game}}}", &[])]
 #[case("sopRef: {name: s}\nidea: x\nproject: {source: {git: {url: 'https://ada:pw@host/a'}}}",
     &["spec.project.source.git.url: \"https://…@host/a\" has a user or token before the host; credentials come from the Secret that the policy's git entry names"])]
