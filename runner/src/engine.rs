@@ -468,7 +468,9 @@ impl Engine {
                 next
             }
             (Way::Ask, None) => {
-                let message = format!("{message}; nobody can be asked in a loop");
+                let message = format!(
+                    "{message}; nobody can be asked in a loop, or between actions that a role picks"
+                );
                 self.happened(&failed(FailureReason::GateFailed, message));
                 Next::Fail
             }

@@ -130,6 +130,8 @@ pub(super) struct Scope<'a> {
     pub(super) declared: &'a Declared<'a>,
     /// The step, unless only what is known before anything runs can be used.
     pub(super) step: Option<(usize, &'a Step)>,
+    /// Whether it is in an action that its role picks itself.
+    pub(super) picked: bool,
     /// Whether it is in a loop.
     pub(super) looped: bool,
     /// Name of the loop's item.
@@ -148,6 +150,7 @@ impl<'a> Scope<'a> {
         Self {
             declared,
             step: None,
+            picked: false,
             looped: false,
             item: None,
             failed: false,
@@ -161,6 +164,18 @@ impl<'a> Scope<'a> {
         Self {
             step: Some((index, step)),
             ..Self::place(declared)
+        }
+    }
+
+    /// The same within an action.
+    pub(super) fn in_action(&self) -> Self {
+        let role = self.step.and_then(|(_, step)| step.role.as_ref());
+        let roles = &self.declared.spec.roles;
+        Self {
+            picked: roles
+                .iter()
+                .any(|known| Some(&known.name) == role && known.picks()),
+            ..self.clone()
         }
     }
 

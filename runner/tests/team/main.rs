@@ -8,6 +8,7 @@
 )]
 
 mod changes;
+mod free;
 mod markdown;
 mod messages;
 mod play;
