@@ -32,6 +32,7 @@ use crate::{
     guard::Guard,
     llm::Llm,
     messages::remembered,
+    recall,
     report::{Reporter, Stop},
     snapshot::{Begun, Blobs, Record},
     sop::{Decision, Happened, State, Wait, Way, apply, next, restores, way},
@@ -515,6 +516,7 @@ impl Engine {
             round: self.state().round,
             attempt,
             messages: role.map_or_else(Vec::new, |role| remembered(&self.record.messages, role)),
+            recalled: recall::of_step(&self.plan, step, findings),
             lap: lap.map(|lap| (lap.pass, lap.retry)),
             item: lap
                 .and_then(|lap| lap.item)

@@ -68,6 +68,7 @@ fn plan(
         project: None,
         recover: None,
         recover_step: None,
+        memory: None,
         secrets: PathBuf::new(),
         config: PathBuf::new(),
     };

@@ -61,6 +61,7 @@ fn plan(changes: &[Change<'_>]) -> RunPlan {
         project: None,
         recover: None,
         recover_step: None,
+        memory: None,
         secrets: PathBuf::new(),
         config: sample(),
     };

@@ -45,12 +45,13 @@ const TEMPLATE_GLOBALS: [&str; 12] = [
 /// Values that are known before anything runs.
 const PLACE_ROOTS: [&str; 5] = ["inputs", "layout", "options", "parameters", "project"];
 /// Values that are known wherever a step works.
-const STEP_ROOTS: [&str; 6] = [
+const STEP_ROOTS: [&str; 7] = [
     "artifacts",
     "attempt",
     "findings",
     "idea",
     "measures",
+    "recalled",
     "round",
 ];
 /// Values that are known where the step has a role.

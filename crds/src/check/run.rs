@@ -62,6 +62,7 @@ pub(super) fn check(spec: &AgentRunSpec) -> Vec<Finding> {
         }
     }
     project::of_run(spec, &mut found);
+    memory(spec, &mut found);
     if let Some(file) = &spec.reqa_file {
         found.add_some("spec.reqaFile", path_mistake(file));
     }
@@ -74,4 +75,19 @@ pub(super) fn check(spec: &AgentRunSpec) -> Vec<Finding> {
         }
     }
     found.sorted()
+}
+
+/// Facts are kept by the name of the project; the run's own name, which else stands for it, no other run has.
+fn memory(spec: &AgentRunSpec, found: &mut Found) {
+    let project = spec.project.as_ref();
+    let source = project.and_then(|project| project.source.as_ref());
+    let named = project.is_some_and(|project| project.name.is_some())
+        || source.is_some_and(|source| source.run.is_some())
+        || spec.recover_from.is_some();
+    if spec.long_term_memory == Some(true) && !named {
+        found.add(
+            "spec.longTermMemory",
+            "is true, and facts are kept for the later runs of a project by its name, which is not set; name the project in spec.project.name",
+        );
+    }
 }

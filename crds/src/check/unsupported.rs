@@ -46,11 +46,6 @@ impl NotYet {
     }
 
     fn run(&mut self, run: &AgentRunSpec) {
-        self.refuse(
-            run.long_term_memory == Some(true),
-            "spec.longTermMemory",
-            "true",
-        );
         for feature in run.features.keys() {
             self.refuse(true, format!("spec.features[{feature}]"), "");
         }

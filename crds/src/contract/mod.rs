@@ -4,6 +4,7 @@
 
 pub mod cassette;
 pub mod commits;
+pub mod memory;
 pub mod plan;
 pub mod report;
 pub mod snapshot;

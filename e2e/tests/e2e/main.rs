@@ -15,6 +15,7 @@ mod flight;
     reason = "the servers of the runner's own tests, of which these use a part"
 )]
 mod git_server;
+mod memory;
 mod projects;
 mod providers;
 mod recording;

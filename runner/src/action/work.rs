@@ -26,6 +26,7 @@ use crate::{
     llm::{Ask, LlmError, codec::ChatMessage},
     messages::{SYSTEM, remembered},
     ownership::{others, refusal},
+    recall,
 };
 
 /// Most repairs of an answer.
@@ -139,8 +140,10 @@ impl Engine {
         let remembers = role.memory.is_some();
         let messages = remembers.then(|| remembered(&self.record.messages, role));
         let form = Form::of(&plan, prompt);
+        let recalled = recall::of_step(&plan, spot.step, spot.findings);
         let told = Told {
             form: form.words(),
+            recalled: &recalled,
             messages: &messages.unwrap_or_default(),
             findings: spot.findings,
         };

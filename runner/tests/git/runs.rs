@@ -125,6 +125,7 @@ impl Stage {
             project: None,
             recover: None,
             recover_step: None,
+            memory: None,
             secrets: PathBuf::new(),
             config: PathBuf::new(),
         };
@@ -605,6 +606,7 @@ async fn the_commits_of_a_run_without_a_repository_begin_with_the_project_as_it_
         project: Some(found),
         recover: None,
         recover_step: None,
+        memory: None,
         secrets: PathBuf::new(),
         config: PathBuf::new(),
     };

@@ -345,3 +345,25 @@ async fn what_was_not_picked_is_not_asked_for_by_the_compliance_of_the_run() {
         "{said}"
     );
 }
+
+#[tokio::test]
+async fn what_an_earlier_run_picked_is_judged_again_and_nothing_else_and_nobody_is_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let sop = SOP.replace(
+        "writes: {path: notes.md}}}",
+        "writes: {path: notes.md}}, gates: [{name: noted, kind: expression, expression: 'false'}]}",
+    );
+    let answers = told(1, &["patch", "report", "done"], &[("patch", "right")]);
+    let first = Play::new(&sop, &answers).first().await.succeeded();
+    first.flown.write(folder.path()).unwrap();
+    let mut again = Play::new(&sop, "  []\n");
+    // Another option: every gate is judged again.
+    again.option("codeReview: false");
+    again.recover(folder.path());
+    let again = again.first().await.succeeded();
+    assert_eq!(again.keys(), [""; 0]);
+    let said = trace(&again);
+    let judged: Vec<&String> = said.iter().filter(|said| said.contains("Passed")).collect();
+    assert_eq!(judged.len(), 2, "{said:?}");
+    assert!(!said.iter().any(|said| said.contains("noted")), "{said:?}");
+}

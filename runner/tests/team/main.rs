@@ -10,6 +10,7 @@
 mod changes;
 mod free;
 mod markdown;
+mod memory;
 mod messages;
 mod play;
 mod window;

@@ -124,6 +124,7 @@ impl Room {
             project: None,
             recover: None,
             recover_step: None,
+            memory: None,
             secrets: PathBuf::new(),
             config: PathBuf::new(),
         };
