@@ -128,7 +128,12 @@ pub struct AgentRunSpec {
     /// Default: json.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub prompt_schema: Option<PromptSchema>,
-    /// Keeps facts across the runs of a project (MetaGPT: enable_longterm_memory). Default: false.
+    /// Keeps facts across the runs of a project, which are the runs of this namespace with the same name of the project that set
+    /// this, too (MetaGPT: enable_longterm_memory). When it is planned the run recalls what earlier ones left, nearest to its idea
+    /// first: roles are told of it, templates and expressions see it as `recalled`, the trace says it. If it succeeds, it leaves
+    /// its idea, the last word of each role on each action and what gates found, for as long as evidence is kept. Who creates it
+    /// must be allowed to read what runs of the namespace left (`get` on `agentruns/dossier`). Needs `project.name`, or a run
+    /// to begin with. Default: false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub long_term_memory: Option<bool>,
     /// Feature switches by name. None is defined in this version.

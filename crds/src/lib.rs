@@ -14,6 +14,7 @@ pub mod contract;
 pub mod delivery;
 pub mod language;
 pub mod manifest;
+pub mod memory;
 pub mod money;
 pub mod places;
 pub mod plan;

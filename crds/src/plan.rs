@@ -5,8 +5,10 @@ use crate::{
     check::{self, Finding, defaults},
     contract::{
         Digest, ParseDigestError, VERSION,
+        memory::{Facts, Recalled},
         plan::{Deliver, Recover, Repository, RunIdentity, RunOptions, RunPlan, Source, Workbench},
     },
+    memory,
     repository::entry_for,
     sop_definition::{Gate, Role, Step, Work},
     status::{FailureReason, InheritedGates, Revision, Usage},
@@ -42,6 +44,8 @@ pub struct PlanInputs<'a> {
     pub templates: &'a BTreeMap<String, String>,
     /// The earlier run that the run begins with, where it names one.
     pub earlier: Option<&'a Earlier>,
+    /// What earlier runs of its project left, where the run has long-term memory.
+    pub memory: &'a [Facts],
 }
 
 /// An earlier run of the same namespace, as it was found.
@@ -142,6 +146,7 @@ pub fn build(inputs: &PlanInputs<'_>) -> Result<RunPlan, Rejection> {
         evidence: check::evidence(policy),
         repository: repository(inputs),
         recover: None,
+        memory: recalled(inputs),
     };
     plan.recover = recover(inputs.earlier, &plan);
     Ok(plan)
@@ -170,6 +175,17 @@ fn repository(inputs: &PlanInputs<'_>) -> Option<Repository> {
             allow_paths: rules.allow_paths,
         }),
     })
+}
+
+/// What a run with long-term memory recalls. One that goes on from the state of another recalls what that one did: what its
+/// steps have done follows from it.
+fn recalled(inputs: &PlanInputs<'_>) -> Option<Recalled> {
+    inputs.run.spec.long_term_memory.filter(|on| *on)?;
+    let state = inputs.earlier.and_then(|earlier| earlier.state.as_ref());
+    let kept = state.and_then(|state| state.plan.memory.clone());
+    Some(kept.unwrap_or_else(|| Recalled {
+        facts: memory::recalled(inputs.memory, inputs.idea),
+    }))
 }
 
 /// The state that a run begins from. The verdicts of the earlier run stand where its steps saw what this run's would see.
@@ -211,6 +227,7 @@ fn seen_by_steps(plan: &RunPlan) -> Digest {
         &plan.roles,
         &plan.steps,
         &plan.evidence,
+        &plan.memory,
     ))
 }
 
@@ -424,13 +441,7 @@ fn options(inputs: &PlanInputs<'_>) -> RunOptions {
         inputs: inputs.inputs.clone(),
         parameters,
         environment,
-        project_name: spec
-            .project
-            .as_ref()
-            .and_then(|p| p.name.clone())
-            .or_else(|| inputs.earlier.map(|earlier| earlier.project_name.clone()))
-            .or_else(|| inputs.run.metadata.name.clone())
-            .unwrap_or_default(),
+        project_name: project_name(inputs.run, inputs.earlier),
         model: spec
             .model
             .clone()
@@ -460,6 +471,15 @@ fn options(inputs: &PlanInputs<'_>) -> RunOptions {
             .unwrap_or_default(),
         deadline_seconds: spec.deadline_seconds,
     }
+}
+
+/// The name of a run's project: its own, that of the run it begins with, or the run's.
+pub fn project_name(run: &AgentRun, earlier: Option<&Earlier>) -> String {
+    let project = run.spec.project.as_ref();
+    let own = project.and_then(|project| project.name.clone());
+    own.or_else(|| earlier.map(|earlier| earlier.project_name.clone()))
+        .or_else(|| run.metadata.name.clone())
+        .unwrap_or_default()
 }
 
 fn first_model(policy: &ToolPolicySpec) -> Option<String> {

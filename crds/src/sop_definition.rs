@@ -159,7 +159,7 @@ pub struct Role {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 4096))]
     pub constraints: Option<String>,
-    /// How it chooses among its actions. Default: ByOrder.
+    /// How it chooses among the actions of a step (MetaGPT: react_mode of a role). Default: ByOrder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub react_mode: Option<ReactMode>,
     /// What it remembers of the run. With it, prompts whose templates do not show `messages` themselves end with those that its
@@ -184,21 +184,38 @@ pub struct Role {
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "set"))]
     pub tools: Vec<String>,
     /// Most turns in one action: questions to the model, each of which it can answer with calls of tools. In the last
-    /// one it can call none. Default: 1; with tools 10.
+    /// one it can call none. With `reactMode: Free` also the most actions that it picks in one attempt of a step, from 2
+    /// (MetaGPT: max_react_loop). Default: 1; with tools 10; for picks 10.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 200))]
     pub max_turns: Option<u32>,
+}
+
+impl Role {
+    /// Whether its model picks the actions of a step.
+    pub fn picks(&self) -> bool {
+        self.react_mode == Some(ReactMode::Free)
+    }
 }
 
 /// How a role chooses among its actions.
 #[derive(Clone, Copy, Debug, Default, Deserialize, Serialize, JsonSchema, PartialEq, Eq)]
 #[schemars(transform = crate::leave_description_to_fields)]
 pub enum ReactMode {
-    /// In the order they are written.
+    /// In the order they are written (MetaGPT: BY_ORDER).
     #[default]
     ByOrder,
-    /// The model picks the next.
+    /// Before each action the model picks the next of those whose `when` holds, or says that it is done (MetaGPT: REACT). Then
+    /// the step's outputs must be there, and its gates judge. At most `maxTurns` actions in an attempt; an action is not done
+    /// again while nothing in the project has changed since. Gates of its actions cannot ask people.
     Free,
+}
+
+impl ReactMode {
+    /// The place of the question which action is next, in the trace and in cassettes: no action of such a step has this name.
+    pub const CHOICE: &str = "react";
+    /// What a role says that has nothing more to do: no action of such a step has this name.
+    pub const DONE: &str = "done";
 }
 
 /// What a role remembers.

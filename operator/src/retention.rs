@@ -64,6 +64,26 @@ async fn sweep(
             swept += 1;
         }
     }
+    sweep_facts(store, scope, &alive, days, now).await?;
+    Ok(swept)
+}
+
+/// What a run left for later runs of its project goes when its evidence would: once the run is deleted and its days are over.
+async fn sweep_facts(
+    store: &Store,
+    scope: &Scope,
+    alive: &BTreeSet<String>,
+    days: u32,
+    now: Timestamp,
+) -> Result<usize, StoreError> {
+    let mut swept = 0;
+    for facts in store.kept_facts().await? {
+        let over = !alive.contains(&facts.uid) && is_over(facts.at, days, now);
+        if over && scope.covers(&facts.namespace) {
+            store.delete_facts(&facts).await?;
+            swept += 1;
+        }
+    }
     Ok(swept)
 }
 
@@ -98,7 +118,7 @@ mod tests {
     use super::*;
     use crate::store::{RunMeta, S3Options};
     use rstest::rstest;
-    use sopwith_crds::contract::Digest;
+    use sopwith_crds::contract::{Digest, memory::Facts};
 
     #[rstest]
     #[case::of_all_namespaces(Scope::Cluster, Some("shop"), true)]
@@ -149,6 +169,38 @@ mod tests {
         let there = store.has_upload("bank", &Digest::of("bank")).await;
         assert_eq!(there.unwrap(), Some(4));
         assert_eq!(swept(&Scope::Cluster, 8).await, 1);
+    }
+
+    #[tokio::test]
+    async fn facts_go_with_their_run_and_its_days() {
+        let folder = tempfile::tempdir().unwrap();
+        let url = url::Url::from_directory_path(folder.path()).unwrap();
+        let store = Store::open(url.as_str(), &S3Options::default()).unwrap();
+        for (namespace, uid) in [("shop", "alive"), ("shop", "gone"), ("bank", "theirs")] {
+            let facts = Facts {
+                version: 1,
+                namespace: namespace.into(),
+                project: "game".into(),
+                run: uid.into(),
+                uid: uid.into(),
+                at: Timestamp::UNIX_EPOCH,
+                facts: Vec::new(),
+            };
+            store.put_facts(&facts).await.unwrap();
+        }
+        let shop = Scope::Namespace("shop".into());
+        let alive = BTreeSet::from(["alive".to_owned()]);
+        let swept = async |scope, days: i64| {
+            let now = Timestamp::now() + SignedDuration::from_hours(24 * days);
+            sweep_facts(&store, scope, &alive, 30, now).await.unwrap()
+        };
+        assert_eq!(swept(&Scope::Cluster, 29).await, 0);
+        assert_eq!(swept(&shop, 31).await, 1);
+        assert_eq!(swept(&shop, 31).await, 0);
+        let left = store.facts("shop", "game").await.unwrap();
+        assert_eq!(left.len(), 1);
+        assert_eq!(left[0].uid, "alive");
+        assert_eq!(swept(&Scope::Cluster, 31).await, 1);
     }
 
     #[rstest]

@@ -1,4 +1,4 @@
-//! An attempt of a step: its actions in order, the gates between them, and the gates at its end.
+//! An attempt of a step: its actions in order, or as its role picks them, the gates between them, and the gates at its end.
 
 use std::time::Duration;
 
@@ -94,6 +94,8 @@ pub(crate) struct Spot<'a> {
     pub(crate) findings: &'a str,
     /// `action`, in a loop `loop/action`; empty at the end of the step.
     pub(crate) action: &'a str,
+    /// Which time the attempt does the action, from 1, where the role picks its actions; none by order.
+    pub(crate) pick: Option<u32>,
     /// Where it is in a loop; none outside of one.
     pub(crate) lap: Option<Lap<'a>>,
 }
@@ -129,9 +131,11 @@ impl<'a> Spot<'a> {
         }
     }
 
-    /// The place of one of its gates; none in a loop, where an attempt cannot be taken up again.
+    /// The place of one of its gates; none in a loop and between actions that a role picks, where an attempt cannot be taken up
+    /// again.
     pub(crate) fn point(&self, gate: usize) -> Option<Point> {
-        self.lap.is_none().then_some(Point {
+        let in_order = self.lap.is_none() && self.pick.is_none();
+        in_order.then_some(Point {
             action: self.index,
             gate,
         })
@@ -150,6 +154,7 @@ impl<'a> Spot<'a> {
             action: self.action.to_owned(),
             item: self.label().unwrap_or_default(),
             attempt: self.attempt,
+            pick: self.pick.unwrap_or(first.pick),
             retry: self.lap.map_or(first.retry, |lap| lap.retry),
             pass: self.lap.map_or(first.pass, |lap| lap.pass),
             ..first
@@ -198,6 +203,7 @@ impl Engine {
             findings,
             index: None,
             action: "",
+            pick: None,
             lap: None,
         };
         let mut point = None;
@@ -205,36 +211,53 @@ impl Engine {
             self.decided(end, decided)?;
             point = Some(decided.wait.point);
         }
-        let first = point.map_or(0, |point| point.action.unwrap_or(step.actions.len()));
-        for (index, action) in step.actions.iter().enumerate().skip(first) {
-            let spot = end.of_action(index, action);
-            let judged = point
-                .take_if(|_| index == first)
-                .map(|point| point.gate + 1);
-            if judged.is_none() {
-                let wanted = self.wanted(spot, action.when.as_deref())?;
-                // What failed is judged again, whether the action is done again or not.
-                let unmet = self.has_unmet(spot);
-                if !wanted && !unmet {
-                    continue;
-                }
-                let seconds = action.timeout_seconds;
-                match &action.repeat {
-                    Some(repeat) => {
-                        let repeated = Box::pin(self.repeat(spot, repeat));
-                        timed(spot, seconds, repeated).await?;
-                    }
-                    None if wanted => timed(spot, seconds, self.work(spot, &action.work)).await?,
-                    None => {}
-                }
-            }
-            self.gates(spot, &action.gates, judged.unwrap_or(0)).await?;
+        match self.picking(step) {
+            // Conversations are long futures; every launch would carry one in its own.
+            Some(role) if point.is_none() => Box::pin(self.react(end, &role)).await?,
+            // People decide only on what comes after its actions.
+            Some(_) => {}
+            None => Box::pin(self.in_order(end, &mut point)).await?,
         }
         self.outputs_are_there(step)?;
         let judged = point.map_or(0, |point| point.gate + 1);
         self.gates(end, &step.gates, judged).await?;
         self.frozen_are_unchanged(step)?;
         self.nothing_is_guarded()
+    }
+
+    /// Does a step's actions in order, from the gate on at which the attempt waited; the point is taken where it is in an action.
+    async fn in_order(&mut self, end: Spot<'_>, point: &mut Option<Point>) -> Result<(), Stopped> {
+        let actions = &end.step.actions;
+        let first = point.map_or(0, |point| point.action.unwrap_or(actions.len()));
+        for (index, action) in actions.iter().enumerate().skip(first) {
+            let spot = end.of_action(index, action);
+            if let Some(waited) = point.take_if(|_| index == first) {
+                self.gates(spot, &action.gates, waited.gate + 1).await?;
+                continue;
+            }
+            let wanted = self.wanted(spot, action.when.as_deref())?;
+            // What failed is judged again, whether the action is done again or not.
+            if wanted || self.has_unmet(spot) {
+                self.act(spot, action, wanted).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Does an action where it is wanted, and has its gates judged.
+    pub(crate) async fn act(
+        &mut self,
+        spot: Spot<'_>,
+        action: &Action,
+        wanted: bool,
+    ) -> Result<(), Stopped> {
+        let seconds = action.timeout_seconds;
+        match &action.repeat {
+            Some(repeat) => timed(spot, seconds, Box::pin(self.repeat(spot, repeat))).await?,
+            None if wanted => timed(spot, seconds, self.work(spot, &action.work)).await?,
+            None => {}
+        }
+        self.gates(spot, &action.gates, 0).await
     }
 
     pub(crate) fn context_of(&self, spot: Spot<'_>) -> Value {

@@ -350,6 +350,7 @@ async fn restored(
 impl Engine {
     /// Before the first step of the first launch: keeps what the run begins with.
     pub(crate) async fn prepare(&mut self) -> Result<(), End> {
+        self.tell_recalled();
         let plan = Arc::clone(&self.plan);
         self.begin_incremental().await?;
         if let Some(recover) = &plan.recover {

@@ -7,7 +7,7 @@ use std::{
 
 use serde_json::{Map, Value, json};
 use sopwith_crds::{
-    contract::{plan::RunPlan, snapshot::Message},
+    contract::{memory::Fact, plan::RunPlan, snapshot::Message},
     language::{Files, Since, TemplateError, Templates},
     sop_definition::{Artifact, Role, Step},
 };
@@ -15,6 +15,7 @@ use sopwith_crds::{
 use crate::{
     changes::diff,
     messages::seen,
+    recall,
     tree::{Tree, TreeError},
 };
 
@@ -195,6 +196,8 @@ pub struct Moment<'a> {
     pub item: Option<(&'a str, &'a Value)>,
     /// What the role remembers, oldest first.
     pub messages: Vec<&'a Message>,
+    /// What is recalled of earlier runs, nearest first.
+    pub recalled: Vec<&'a Fact>,
 }
 
 /// Everything that holds at a moment. `places` are the artifacts that can be seen.
@@ -216,6 +219,7 @@ pub fn at(plan: &RunPlan, places: &[Place], tree: &Tree, moment: &Moment<'_>) ->
     object.insert("artifacts".into(), Value::Object(artifacts));
     object.insert("findings".into(), json!(moment.findings));
     object.insert("messages".into(), seen(&moment.messages));
+    object.insert("recalled".into(), recall::seen(&moment.recalled));
     object.insert("round".into(), json!(moment.round));
     object.insert("attempt".into(), json!(moment.attempt));
     if let Some((pass, retry)) = moment.lap {

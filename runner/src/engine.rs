@@ -33,6 +33,7 @@ use crate::{
     incremental,
     llm::Llm,
     messages::remembered,
+    recall,
     report::{Reporter, Stop},
     snapshot::{Begun, Blobs, Record},
     sop::{Decision, Happened, State, Wait, Way, apply, next, restores, way},
@@ -472,7 +473,9 @@ impl Engine {
                 next
             }
             (Way::Ask, None) => {
-                let message = format!("{message}; nobody can be asked in a loop");
+                let message = format!(
+                    "{message}; nobody can be asked in a loop, or between actions that a role picks"
+                );
                 self.happened(&failed(FailureReason::GateFailed, message));
                 Next::Fail
             }
@@ -525,6 +528,7 @@ impl Engine {
             round: self.state().round,
             attempt,
             messages: role.map_or_else(Vec::new, |role| remembered(&self.record.messages, role)),
+            recalled: recall::of_step(&self.plan, step, findings),
             lap: lap.map(|lap| (lap.pass, lap.retry)),
             item: lap
                 .and_then(|lap| lap.item)

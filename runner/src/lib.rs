@@ -1,9 +1,9 @@
 //! The Sopwith runner: executes a run plan inside its pod.
 //!
 //! Deciding: [`sop`], [`trail`], [`role`], [`messages`], [`gate`], [`measures`], [`ownership`], [`guard`], [`changes`],
-//! [`context`], [`incremental`], [`llm::budget`], [`llm::codec`], [`llm::replay`], [`tool::builtin`].
+//! [`context`], [`incremental`], [`recall`], [`llm::budget`], [`llm::codec`], [`llm::replay`], [`tool::builtin`].
 //! Doing: [`engine`], [`attempt`], [`action::command`], [`llm::transport`], [`report`], [`snapshot`], [`gateway`],
-//! [`git::remote`], [`workbench`].
+//! [`git::remote`], [`facts`], [`workbench`].
 
 pub mod action;
 pub mod attempt;
@@ -13,6 +13,7 @@ mod commits;
 pub mod context;
 pub mod ending;
 pub mod engine;
+pub mod facts;
 mod fork;
 pub mod gate;
 pub mod gateway;
@@ -28,6 +29,7 @@ pub mod measures;
 pub mod messages;
 pub mod ownership;
 mod rate;
+pub mod recall;
 pub mod recover;
 mod repeat;
 pub mod report;

@@ -7,6 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{
     AgentRun, SopDefinition, ToolPolicy,
     agent_run::{Decision, DecisionVerdict, KeyRef, ProjectSource, RecoverFrom},
@@ -17,17 +18,19 @@ use sopwith_crds::{
         cassette::Interaction,
         commits::{BUNDLE, bundle},
         incremental::Classified,
+        memory::Facts,
         plan::RunPlan,
         report::{Event, LaunchStart, Next, Outcome, What},
-        snapshot::Snapshot,
+        snapshot::{Message, Snapshot},
     },
-    plan::{Earlier, PlanInputs, Rejection, build},
+    plan::{Earlier, PlanInputs, Rejection, build, project_name},
     tool_policy::{Provider, ReplayMode},
 };
 
 use crate::{
     action::command::Benches,
     ending::End,
+    facts::{self, FactsError},
     gateway::{Gateway, GatewayError, LocalGateway},
     git::remote::Remote,
     kept::{self, KeptError},
@@ -67,13 +70,21 @@ pub enum LocalError {
         "{0} names a run of a cluster, which a run on this machine cannot read; name the folder that a local run left with --recover, or a project with --project"
     )]
     Elsewhere(&'static str),
+    /// What earlier runs left of a project cannot be read, or what this one leaves cannot be kept.
+    #[error(transparent)]
+    Facts(#[from] FactsError),
+    /// A folder for facts is given to a run that keeps none.
+    #[error(
+        "--memory {} is for runs with long-term memory; set spec.longTermMemory: true, or leave --memory out", .0.display()
+    )]
+    NoMemory(PathBuf),
     /// What the run left cannot be had.
     #[error(transparent)]
     Gateway(#[from] GatewayError),
 }
 
 /// The files of a local run.
-#[derive(Debug, Clone, clap::Args)]
+#[derive(Debug, Clone, Default, clap::Args)]
 pub struct Inputs {
     /// The `SopDefinition`.
     #[arg(long, value_name = "FILE")]
@@ -96,6 +107,10 @@ pub struct Inputs {
     /// With --recover: begins after this step.
     #[arg(long, value_name = "STEP", requires = "recover")]
     pub recover_step: Option<String>,
+    /// Folder with what runs left for later runs of their projects: with spec.longTermMemory the run recalls from it, and leaves what
+    /// it learned there.
+    #[arg(long, value_name = "DIR")]
+    pub memory: Option<PathBuf>,
     /// Folder with Secrets, each a folder of its own name with a file for each key.
     #[arg(long, value_name = "DIR", default_value = "secrets")]
     pub secrets: PathBuf,
@@ -145,6 +160,7 @@ impl Inputs {
             let value = self.value(&field, input.value.as_ref(), from)?;
             inputs.insert(input.name.clone(), value);
         }
+        let memory = self.recalled(&run, earlier.as_ref())?;
         let name = |name: &Option<String>| name.clone().unwrap_or_default();
         Ok(build(&PlanInputs {
             run: &run,
@@ -154,7 +170,28 @@ impl Inputs {
             inputs: &inputs,
             templates: &BTreeMap::new(),
             earlier: earlier.as_ref(),
+            memory: &memory,
         })?)
+    }
+
+    /// What earlier runs on this machine left of the run's project.
+    fn recalled(
+        &self,
+        run: &AgentRun,
+        earlier: Option<&Earlier>,
+    ) -> Result<Vec<Facts>, LocalError> {
+        let remembers = run.spec.long_term_memory == Some(true);
+        match &self.memory {
+            Some(folder) if remembers => {
+                Ok(facts::of_project(folder, &project_name(run, earlier))?)
+            }
+            Some(folder) => Err(LocalError::NoMemory(folder.clone())),
+            None if remembers => {
+                tracing::warn!("without --memory DIR the run recalls and leaves nothing");
+                Ok(Vec::new())
+            }
+            None => Ok(Vec::new()),
+        }
     }
 
     fn value(
@@ -451,6 +488,25 @@ impl Flown {
     pub fn snapshot(&self) -> Option<Snapshot> {
         let bytes = self.gateway.blob(self.end.snapshot.as_ref()?)?;
         serde_json::from_slice(&bytes).ok()
+    }
+
+    /// Its trace.
+    pub fn trace(&self) -> Vec<Message> {
+        let log = self.snapshot().and_then(|snapshot| snapshot.messages);
+        let log = log.and_then(|digest| self.gateway.blob(&digest));
+        let log = log.unwrap_or_default();
+        let lines = log.split(|byte| *byte == b'\n');
+        lines
+            .filter_map(|line| serde_json::from_slice(line).ok())
+            .collect()
+    }
+
+    /// Leaves what it learned in a folder, for later runs of its project: where it has long-term memory and succeeded.
+    pub fn remember(&self, folder: &Path) -> Result<(), LocalError> {
+        if self.plan.memory.is_some() && self.succeeded() {
+            facts::keep(folder, &self.plan, &self.trace(), Timestamp::now())?;
+        }
+        Ok(())
     }
 
     /// What its models were asked and answered.

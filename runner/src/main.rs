@@ -218,8 +218,12 @@ async fn fly_locally(
         .map(|file| Replay::new(file.parts()))
         .transpose()?
         .unwrap_or_default();
+    let memory = inputs.memory.clone();
     let flown = flown(inputs, &plan, Arc::new(replay), approve.as_deref()).await?;
     flown.write(&out)?;
+    if let Some(folder) = &memory {
+        flown.remember(folder)?;
+    }
     Ok(if flown.succeeded() {
         ExitCode::SUCCESS
     } else {

@@ -64,12 +64,7 @@ fn plan(
         sop: write("sop.yaml", sop(fixture("sop.yaml"))),
         policy: write("policy.yaml", policy(fixture("policy.yaml"))),
         run: write("run.yaml", run(fixture("run.yaml"))),
-        cassette: None,
-        project: None,
-        recover: None,
-        recover_step: None,
-        secrets: PathBuf::new(),
-        config: PathBuf::new(),
+        ..Inputs::default()
     };
     inputs.plan().unwrap()
 }

@@ -57,12 +57,8 @@ fn plan(changes: &[Change<'_>]) -> RunPlan {
         sop: file("sop.yaml"),
         policy: file("toolpolicy.yaml"),
         run: file("agentrun.yaml"),
-        cassette: None,
-        project: None,
-        recover: None,
-        recover_step: None,
-        secrets: PathBuf::new(),
         config: sample(),
+        ..Inputs::default()
     };
     inputs.plan().unwrap()
 }

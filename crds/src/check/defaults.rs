@@ -31,6 +31,8 @@ pub const MAX_OUTPUT_TOKENS: u32 = 4096;
 pub const TOOL_TIMEOUT_SECONDS: u32 = 60;
 /// Turns in one action of a role with tools.
 pub const TURNS_WITH_TOOLS: u32 = 10;
+/// Actions that a role which picks them itself does in one attempt of a step.
+pub const FREE_TURNS: u32 = 10;
 /// Requests to models at once, of one run.
 pub const LLM_REQUESTS: u32 = 4;
 

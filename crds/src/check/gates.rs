@@ -151,7 +151,8 @@ pub(super) fn check<'a>(outer: &Scope<'a>, parent: &str, gate: &'a Gate, found: 
     check_waits(&scope, &path, gate, found);
 }
 
-/// People decide on a step or an action of it, once: not on each item of a loop, and not again on what they rejected.
+/// People decide on a step or an action of it, once: not on each item of a loop, not between actions that a model picks, and
+/// not again on what they rejected. An attempt is taken up again where it waited, and what was picked until then is over.
 fn check_waits(scope: &Scope<'_>, path: &str, gate: &Gate, found: &mut Found) {
     let people = gate.kind == GateKind::Approval;
     let rules = gate.on_failure.iter().enumerate();
@@ -168,6 +169,11 @@ fn check_waits(scope: &Scope<'_>, path: &str, gate: &Gate, found: &mut Found) {
             format!("{path}.kind"),
             "approval cannot be asked for each item of a loop; put the gate on the loop's own action, or on the step",
         );
+    } else if scope.picked && people {
+        found.add(
+            format!("{path}.kind"),
+            "approval cannot be asked for between actions that the role picks itself (reactMode: Free); put the gate on the step",
+        );
     }
     for asks in asks {
         if people {
@@ -179,6 +185,11 @@ fn check_waits(scope: &Scope<'_>, path: &str, gate: &Gate, found: &mut Found) {
             found.add(
                 asks,
                 "Ask cannot be used for each item of a loop; use Retry, Backtrack or Fail, or put the gate on the loop's own action",
+            );
+        } else if scope.picked {
+            found.add(
+                asks,
+                "Ask cannot be used between actions that the role picks itself (reactMode: Free); use Retry, Backtrack or Fail, or put the gate on the step",
             );
         }
     }

@@ -46,13 +46,14 @@ const TEMPLATE_GLOBALS: [&str; 12] = [
 /// Values that are known before anything runs.
 const PLACE_ROOTS: [&str; 5] = ["inputs", "layout", "options", "parameters", "project"];
 /// Values that are known wherever a step works.
-const STEP_ROOTS: [&str; 7] = [
+const STEP_ROOTS: [&str; 8] = [
     "artifacts",
     "attempt",
     "findings",
     "idea",
     "incremental",
     "measures",
+    "recalled",
     "round",
 ];
 /// Values that are known where the step has a role.
@@ -132,6 +133,8 @@ pub(super) struct Scope<'a> {
     pub(super) declared: &'a Declared<'a>,
     /// The step, unless only what is known before anything runs can be used.
     pub(super) step: Option<(usize, &'a Step)>,
+    /// Whether it is in an action that its role picks itself.
+    pub(super) picked: bool,
     /// Whether it is in a loop.
     pub(super) looped: bool,
     /// Name of the loop's item.
@@ -150,6 +153,7 @@ impl<'a> Scope<'a> {
         Self {
             declared,
             step: None,
+            picked: false,
             looped: false,
             item: None,
             failed: false,
@@ -163,6 +167,18 @@ impl<'a> Scope<'a> {
         Self {
             step: Some((index, step)),
             ..Self::place(declared)
+        }
+    }
+
+    /// The same within an action.
+    pub(super) fn in_action(&self) -> Self {
+        let role = self.step.and_then(|(_, step)| step.role.as_ref());
+        let roles = &self.declared.spec.roles;
+        Self {
+            picked: roles
+                .iter()
+                .any(|known| Some(&known.name) == role && known.picks()),
+            ..self.clone()
         }
     }
 

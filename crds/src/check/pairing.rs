@@ -117,6 +117,13 @@ fn requester(
     }
 }
 
+/// Whether the role of a step picks its actions, for which its model is asked.
+fn is_picked(sop: &SopDefinitionSpec, step: &Step) -> bool {
+    let mut roles = sop.roles.iter();
+    !step.actions.is_empty()
+        && roles.any(|role| Some(&role.name) == step.role.as_ref() && role.picks())
+}
+
 fn models(run: &AgentRunSpec, sop: &SopDefinitionSpec, policy: &ToolPolicySpec, found: &mut Found) {
     let known: Vec<&str> = policy
         .llm
@@ -126,8 +133,9 @@ fn models(run: &AgentRunSpec, sop: &SopDefinitionSpec, policy: &ToolPolicySpec, 
         .map(String::as_str)
         .collect();
     let mut work = sop.steps.iter().flat_map(of_work);
-    let asks =
-        work.any(|(_, work)| work.prompt.is_some()) || sop.steps.iter().any(review::asks_judges);
+    let asks = work.any(|(_, work)| work.prompt.is_some())
+        || sop.steps.iter().any(review::asks_judges)
+        || sop.steps.iter().any(|step| is_picked(sop, step));
     if known.is_empty() {
         if asks {
             found.add(

@@ -63,6 +63,7 @@ pub(super) fn check(spec: &AgentRunSpec) -> Vec<Finding> {
     }
     project::of_run(spec, &mut found);
     incremental(spec, &mut found);
+    memory(spec, &mut found);
     for (index, decision) in spec.decisions.iter().enumerate() {
         if (decision.verdict == DecisionVerdict::Backtrack) != decision.to.is_some() {
             found.add(
@@ -96,6 +97,21 @@ fn incremental(spec: &AgentRunSpec, found: &mut Found) {
         found.add(
             "spec.reqaFile",
             "belongs to incremental runs; set spec.incremental to true, or take it away",
+        );
+    }
+}
+
+/// Facts are kept by the name of the project; the run's own name, which else stands for it, no other run has.
+fn memory(spec: &AgentRunSpec, found: &mut Found) {
+    let project = spec.project.as_ref();
+    let source = project.and_then(|project| project.source.as_ref());
+    let named = project.is_some_and(|project| project.name.is_some())
+        || source.is_some_and(|source| source.run.is_some())
+        || spec.recover_from.is_some();
+    if spec.long_term_memory == Some(true) && !named {
+        found.add(
+            "spec.longTermMemory",
+            "is true, and facts are kept for the later runs of a project by its name, which is not set; name the project in spec.project.name",
         );
     }
 }

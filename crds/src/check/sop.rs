@@ -132,7 +132,7 @@ fn roles(spec: &SopDefinitionSpec, found: &mut Found) {
 fn turns(role: &Role, found: &mut Found) {
     let Some(turns) = role.max_turns else { return };
     let path = format!("spec.roles[{}].maxTurns", role.name);
-    let free = role.react_mode == Some(ReactMode::Free);
+    let free = role.picks();
     if role.tools.is_empty() && !free && turns > 1 {
         found.add(
             path,
@@ -143,6 +143,47 @@ fn turns(role: &Role, found: &mut Found) {
             path,
             format!("{turns} leaves no turn for a call of a tool, since the last one is for the answer; write at least 2, or take the role's tools away"),
         );
+    } else if free && turns < 2 {
+        found.add(
+            path,
+            format!("{turns} lets the role do one action, and it picks its actions itself (reactMode: Free); write at least 2, or use ByOrder"),
+        );
+    }
+}
+
+/// A role that picks its actions itself has something to pick from, and a word for being done.
+fn picks(spec: &SopDefinitionSpec, path: &str, step: &Step, found: &mut Found) {
+    let role = spec
+        .roles
+        .iter()
+        .find(|role| Some(&role.name) == step.role.as_ref());
+    let Some(role) = role.filter(|role| role.picks()) else {
+        return;
+    };
+    let name = &role.name;
+    if let [only] = step.actions.as_slice() {
+        found.add(
+            format!("{path}.actions"),
+            format!("has one action, `{}`, and role `{name}` picks its actions itself (reactMode: Free); add another, or use ByOrder", only.name),
+        );
+    }
+    let words = [
+        (
+            ReactMode::DONE,
+            "what the role says when nothing is left to do",
+        ),
+        (
+            ReactMode::CHOICE,
+            "the name of the question which action is next",
+        ),
+    ];
+    for (word, what) in words {
+        if step.actions.iter().any(|action| action.name == word) {
+            found.add(
+                format!("{path}.actions[{word}]"),
+                format!("\"{word}\" is {what}, since role `{name}` picks its actions itself (reactMode: Free); name the action differently"),
+            );
+        }
     }
 }
 
@@ -244,6 +285,7 @@ fn check_step<'a>(declared: &'a Declared<'a>, index: usize, step: &'a Step, foun
         "gate",
         step.all_gates().map(|gate| gate.name.as_str()),
     );
+    picks(spec, &path, step, found);
     for action in &step.actions {
         work::check_action(&scope, &path, action, found);
     }

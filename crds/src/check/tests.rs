@@ -2,6 +2,7 @@
 
 mod gates;
 mod pairing;
+mod picks;
 mod policy;
 mod run;
 mod sample;

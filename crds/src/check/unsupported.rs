@@ -3,7 +3,7 @@
 use super::{Finding, Found};
 use crate::{
     AgentRunSpec, SopDefinitionSpec, ToolPolicySpec,
-    sop_definition::{Command, Gate, NetworkAccess, ReactMode, Step, Work},
+    sop_definition::{Command, Gate, NetworkAccess, Step, Work},
     tool_policy::OnExhausted,
 };
 
@@ -46,11 +46,6 @@ impl NotYet {
     }
 
     fn run(&mut self, run: &AgentRunSpec) {
-        self.refuse(
-            run.long_term_memory == Some(true),
-            "spec.longTermMemory",
-            "true",
-        );
         for feature in run.features.keys() {
             self.refuse(true, format!("spec.features[{feature}]"), "");
         }
@@ -62,14 +57,6 @@ impl NotYet {
     }
 
     fn sop(&mut self, sop: &SopDefinitionSpec) {
-        for role in &sop.roles {
-            let path = format!("spec.roles[{}]", role.name);
-            self.refuse(
-                role.react_mode == Some(ReactMode::Free),
-                format!("{path}.reactMode"),
-                "Free",
-            );
-        }
         for step in &sop.steps {
             self.step(step);
         }

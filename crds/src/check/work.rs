@@ -33,8 +33,9 @@ pub(super) fn check_action<'a>(
     if let Some(repeat) = &action.repeat {
         check_loop(scope, &format!("{path}.loop"), repeat, found);
     }
+    let scope = scope.in_action();
     for gate in &action.gates {
-        gates::check(scope, &path, gate, found);
+        gates::check(&scope, &path, gate, found);
     }
 }
 

@@ -49,6 +49,10 @@ pub struct Key {
     pub judge: u32,
     /// Attempt of the step, counted from 1.
     pub attempt: u32,
+    /// In a step whose role picks its actions itself: which time the attempt does this action, counted from 1; 1 where it is
+    /// left out. The question which action is next has the action `react`.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub pick: u32,
     /// In a loop: how often the item was begun again in this attempt, since one of its gates failed.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub retry: u32,
@@ -68,6 +72,7 @@ impl Default for Key {
             gate: String::new(),
             judge: 0,
             attempt: 1,
+            pick: 1,
             retry: 0,
             pass: 1,
             turn: 1,
@@ -88,6 +93,9 @@ impl std::fmt::Display for Key {
             write!(f, " gate {} judge {}", self.gate, self.judge)?;
         }
         write!(f, " attempt {}", self.attempt)?;
+        if self.pick > 1 {
+            write!(f, " pick {}", self.pick)?;
+        }
         if self.retry > 0 {
             write!(f, " retry {}", self.retry)?;
         }

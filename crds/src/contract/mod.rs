@@ -5,6 +5,7 @@
 pub mod cassette;
 pub mod commits;
 pub mod incremental;
+pub mod memory;
 pub mod plan;
 pub mod report;
 pub mod snapshot;

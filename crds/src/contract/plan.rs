@@ -1,6 +1,6 @@
 //! The frozen plan of a run: everything the runner needs to know, nothing that may change.
 
-use super::Digest;
+use super::{Digest, memory::Recalled};
 use crate::{
     Money,
     agent_run::{Environment, KeyRef, PromptSchema},
@@ -89,6 +89,9 @@ pub struct RunPlan {
     /// The state of an earlier run that the run begins from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub recover: Option<Recover>,
+    /// What the run recalls of the earlier runs of its project; none where it has no long-term memory.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub memory: Option<Recalled>,
 }
 
 /// The state of an earlier run at a finished step, pinned when the plan is made.

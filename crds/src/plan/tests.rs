@@ -1,9 +1,11 @@
 use super::*;
 use crate::{
     agent_run::{AgentRunSpec, LocalRef, Project, ProjectSource},
+    contract::memory::Fact,
     sop_definition::{Action, Command, CommandGate, GateKind, Parameter},
     tool_policy::{AllowedSop, Endpoint, Model},
 };
+use k8s_openapi::jiff::Timestamp;
 
 fn run(change: impl FnOnce(&mut AgentRunSpec)) -> AgentRun {
     let mut spec = AgentRunSpec {
@@ -115,6 +117,7 @@ fn built(
             .and_then(|project| project.source.as_ref()?.run.as_ref())
             .map(|_| earlier())
             .as_ref(),
+        memory: &[],
     })
 }
 
@@ -150,6 +153,7 @@ fn recovering(run: &AgentRun, sop: &SopDefinitionSpec, from: &RunPlan) -> Recove
         inputs: &BTreeMap::new(),
         templates: &BTreeMap::new(),
         earlier: Some(&earlier),
+        memory: &[],
     });
     plan.unwrap().recover.unwrap()
 }
@@ -436,4 +440,82 @@ fn a_plan_that_is_too_large_names_its_largest_part() {
         "{}",
         rejection.message
     );
+}
+
+#[test]
+fn a_run_recalls_what_earlier_runs_of_its_project_left_where_it_asks_for_it() {
+    let fact = |text: &str| Fact {
+        run: "game-1".to_owned(),
+        sender: "sopwith".to_owned(),
+        source: "idea".to_owned(),
+        text: text.to_owned(),
+    };
+    let left = [Facts {
+        version: VERSION,
+        namespace: "demo".to_owned(),
+        project: "game".to_owned(),
+        run: "game-1".to_owned(),
+        uid: "uid-1".to_owned(),
+        at: Timestamp::UNIX_EPOCH,
+        facts: vec![fact("a snake game"), fact("a game of cards")],
+    }];
+    let of_a_state = Recalled {
+        facts: vec![fact("known before")],
+    };
+    let recalled = |on: Option<bool>, left: &[Facts], state: Option<&Recalled>| {
+        let run = run(|spec| {
+            spec.long_term_memory = on;
+            spec.idea = Some("play cards".to_owned());
+            spec.project = Some(Project {
+                name: Some("game".to_owned()),
+                ..Project::default()
+            });
+        });
+        let earlier = state.map(|memory| Earlier {
+            state: Some(EarlierState {
+                step: "prd".to_owned(),
+                usage: Usage::default(),
+                plan: Arc::new(RunPlan {
+                    memory: Some(memory.clone()),
+                    ..RunPlan::default()
+                }),
+            }),
+            ..earlier()
+        });
+        let plan = build(&PlanInputs {
+            run: &run,
+            sop: ("sop", &sop()),
+            policy: ("default", &policy()),
+            idea: "play cards",
+            inputs: &BTreeMap::new(),
+            templates: &BTreeMap::new(),
+            earlier: earlier.as_ref(),
+            memory: left,
+        });
+        let memory = plan.unwrap().memory?;
+        let texts = memory.facts.into_iter().map(|fact| fact.text);
+        Some(texts.collect::<Vec<_>>())
+    };
+    let texts = |texts: &[&str]| Some(texts.iter().map(|text| (*text).to_owned()).collect());
+    for (on, left, state, expected) in [
+        (None, &left[..], None, None),
+        (Some(false), &left, None, None),
+        (
+            Some(true),
+            &left,
+            None,
+            texts(&["a game of cards", "a snake game"]),
+        ),
+        (Some(true), &[], None, texts(&[])),
+        // What a run goes on from was done with that in mind.
+        (
+            Some(true),
+            &left,
+            Some(&of_a_state),
+            texts(&["known before"]),
+        ),
+        (None, &left, Some(&of_a_state), None),
+    ] {
+        assert_eq!(recalled(on, left, state), expected, "{on:?}");
+    }
 }

@@ -43,7 +43,7 @@ pub struct Step {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
     pub outputs: Vec<Artifact>,
-    /// What is done, in this order.
+    /// What is done, in this order, or as the role's model picks (`reactMode: Free` of the role).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = crate::keys(&["name"])))]
     pub actions: Vec<Action>,
@@ -171,7 +171,11 @@ pub struct Action {
         regex(pattern = r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$")
     )]
     pub name: String,
-    /// CEL; where it is false the action is skipped.
+    /// What it is for, in words: a role that picks its actions itself chooses by it (MetaGPT: desc of an action).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 1024))]
+    pub description: Option<String>,
+    /// CEL; where it is false the action is skipped. Of a role that picks its actions itself: it cannot be picked then.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 2048))]
     pub when: Option<String>,

@@ -16,6 +16,7 @@ mod flight;
 )]
 mod git_server;
 mod incremental;
+mod memory;
 mod projects;
 mod providers;
 mod recording;

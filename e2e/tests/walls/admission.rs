@@ -256,6 +256,8 @@ async fn a_run_begins_only_with_what_its_creator_may_read() -> Result<()> {
         let upload = json!({ "project": { "source": { "upload": format!("sha256:{}", "0".repeat(64)) } } });
         let project = "left, which spec.project.source.run names";
         let state = "left, which spec.recoverFrom names";
+        let memory = "left, which spec.longTermMemory recalls";
+        let remember = |on: bool| json!({ "project": { "name": "x" }, "longTermMemory": on });
         let mut table = Attempts::new("admission: what a run begins with");
         for (who, spec, refused) in [
             (&blind, json!({}), None),
@@ -272,6 +274,11 @@ async fn a_run_begins_only_with_what_its_creator_may_read() -> Result<()> {
             (&one, both("mine", "theirs"), Some(state)),
             (&one, both("theirs", "mine"), Some(project)),
             (&all, both("mine", "theirs"), None),
+            // Which runs are of the project cannot be known: it takes the right to read them all.
+            (&blind, remember(false), None),
+            (&blind, remember(true), Some(memory)),
+            (&one, remember(true), Some(memory)),
+            (&all, remember(true), None),
         ] {
             let what = format!("{}: {spec}", who.name);
             let answer = who.api::<AgentRun>(&namespace).create(&asked(), &idle("a", spec)).await;

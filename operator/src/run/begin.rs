@@ -124,6 +124,7 @@ fn build(run: &AgentRun, resolved: &Resolved) -> Result<PreparedPlan, Rejection>
         inputs: &resolved.inputs,
         templates: &resolved.templates,
         earlier: resolved.earlier.as_ref(),
+        memory: &resolved.memory,
     })?;
     let compressed = plans::compress(&plan)?;
     Ok(PreparedPlan { plan, compressed })

@@ -79,6 +79,9 @@ impl Stage<'_> {
             Decision::Ask => Standing::Asking,
             Decision::End(end) => Standing::Ended(end),
         };
+        if let Standing::Ended(end) = &standing {
+            self.keep_facts(&plan.1, seen, end).await?;
+        }
         let run = self
             .write(run, Some((&plan.1, &plan.0, launch, seen)), &standing)
             .await?;

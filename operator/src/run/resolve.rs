@@ -23,9 +23,9 @@ use serde::de::DeserializeOwned;
 use sopwith_crds::{
     AgentRun, AgentRunStatus, DEFAULT_POLICY, SopDefinition, SopDefinitionSpec, ToolPolicy,
     agent_run::KeyRef,
-    contract::{Digest, plan::RunPlan, snapshot::Snapshot},
+    contract::{Digest, memory::Facts, plan::RunPlan, snapshot::Snapshot},
     is_object_name,
-    plan::{Earlier, Rejection},
+    plan::{Earlier, Rejection, project_name},
     status::Phase,
 };
 use std::{collections::BTreeMap, fmt::Debug, sync::Arc};
@@ -45,6 +45,8 @@ pub struct Resolved {
     pub templates: BTreeMap<String, String>,
     /// The earlier run that the run begins with.
     pub earlier: Option<Earlier>,
+    /// What earlier runs of its project left, where the run has long-term memory.
+    pub memory: Vec<Facts>,
 }
 
 /// Something the run names cannot be read.
@@ -123,14 +125,33 @@ pub async fn resolve(
         inputs.insert(input.name.clone(), text);
     }
     let templates = templates(&sop.spec, client, namespace).await?;
+    let earlier = earlier(run, client, caches, store).await?;
+    let memory = memory(run, earlier.as_ref(), store).await?;
     Ok(Resolved {
         sop,
         policy,
         idea,
         inputs,
         templates,
-        earlier: earlier(run, client, caches, store).await?,
+        earlier,
+        memory,
     })
+}
+
+/// What earlier runs left of the project of a run with long-term memory. What is no name of a project is the checker's to refuse.
+async fn memory(
+    run: &AgentRun,
+    earlier: Option<&Earlier>,
+    store: &Store,
+) -> Result<Vec<Facts>, Unplannable> {
+    if run.spec.long_term_memory != Some(true) {
+        return Ok(Vec::new());
+    }
+    let namespace = run.metadata.namespace.as_deref().unwrap_or_default();
+    match store.facts(namespace, &project_name(run, earlier)).await {
+        Err(StoreError::Key(_)) => Ok(Vec::new()),
+        facts => facts.map_err(Unplannable::Store),
+    }
 }
 
 /// The earlier run that a run begins with; and whether the project that it names is there.

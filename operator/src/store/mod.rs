@@ -8,11 +8,13 @@
 //! | `runs/{uid}/blobs/{hex}` | once: bytes under their SHA-256 |
 //! | `runs/{uid}/meta.json` | once: whose run it is |
 //! | `uploads/{namespace}/{hex}` | the same each time: a project's archive under its SHA-256 |
+//! | `memory/{namespace}/{project}/{uid}.json` | once: what a run left for later runs of its project |
 //! | `ledger/{namespace}/{policy}/{date}/…` | over and over, each time over the version before: what a launch used on a day |
 //! | `probe` | once: shows that the store can be written and keeps what is there |
 
 mod batches;
 mod blobs;
+mod facts;
 mod open;
 #[cfg(test)]
 mod tests;
@@ -20,6 +22,7 @@ mod uploads;
 
 pub use batches::{BatchKey, Put, StoredBatch};
 pub use blobs::{BlobWriter, Pieces};
+pub use facts::KeptFacts;
 pub use open::S3Options;
 pub use uploads::Upload;
 
@@ -270,6 +273,15 @@ impl Store {
     pub(crate) async fn folders(&self, path: &Path) -> Result<Vec<Path>, StoreError> {
         let listed = self.objects.list_with_delimiter(Some(path)).await?;
         Ok(listed.common_prefixes)
+    }
+
+    /// Deletes an object. Safe to repeat.
+    async fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        self.leadership.check()?;
+        match self.objects.delete(path).await {
+            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Writes an object unless it is there already, and says whether it did.

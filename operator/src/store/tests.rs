@@ -3,12 +3,15 @@
 use super::{BatchKey, Put, RunMeta, S3Options, Store, StoreError};
 use crate::leader::Leadership;
 use bytes::Bytes;
+use k8s_openapi::jiff::Timestamp;
 use object_store::path::Path;
 use rstest::rstest;
 use sopwith_crds::contract::{
     Digest, VERSION,
+    memory::{Fact, Facts},
     report::{MAX_BLOB_BYTES, ReportBatch},
 };
+use sopwith_crds::memory::MAX_RUNS;
 use tempfile::TempDir;
 
 fn store() -> (Store, TempDir) {
@@ -240,6 +243,7 @@ async fn who_is_not_the_leader_writes_nothing_and_reads_on() {
         store.put_blob("run-1", &digest, content).await,
         store.put_meta(&meta).await,
         store.delete_run("run-1").await,
+        store.put_facts(&facts("shop", "game", "run-1", "x")).await,
         store
             .write_over(&Path::from("entry"), Bytes::new(), None)
             .await
@@ -256,6 +260,82 @@ async fn who_is_not_the_leader_writes_nothing_and_reads_on() {
     assert_eq!(store.batches("run-1").await.unwrap().len(), 1);
 }
 
+fn facts(namespace: &str, project: &str, uid: &str, text: &str) -> Facts {
+    Facts {
+        version: VERSION,
+        namespace: namespace.into(),
+        project: project.into(),
+        run: "a-run".into(),
+        uid: uid.into(),
+        at: Timestamp::UNIX_EPOCH,
+        facts: vec![Fact {
+            text: text.into(),
+            ..Fact::default()
+        }],
+    }
+}
+
+#[tokio::test]
+async fn what_runs_leave_is_kept_once_and_only_for_their_project_and_namespace() {
+    let (store, folder) = store();
+    let put = async |facts: Facts| store.put_facts(&facts).await.unwrap();
+    put(facts("shop", "game", "run-1", "first")).await;
+    // An operator that was killed does it again.
+    put(facts("shop", "game", "run-1", "again")).await;
+    put(facts("shop", "game", "run-2", "second")).await;
+    put(facts("shop", "game-2", "run-3", "of another project")).await;
+    put(facts("bank", "game", "run-4", "of another namespace")).await;
+    let kept = async |namespace: &str, project: &str| {
+        let kept = store.facts(namespace, project).await.unwrap();
+        let mut texts: Vec<String> = kept
+            .into_iter()
+            .flat_map(|facts| facts.facts)
+            .map(|fact| fact.text)
+            .collect();
+        texts.sort();
+        texts
+    };
+    assert_eq!(kept("shop", "game").await, ["first", "second"]);
+    assert_eq!(kept("bank", "game").await, ["of another namespace"]);
+    assert_eq!(kept("bank", "none").await, [""; 0]);
+    // What says that it is of another place was not put there by us.
+    let forged = serde_json::to_vec(&facts("bank", "game", "x", "forged")).unwrap();
+    std::fs::write(folder.path().join("memory/shop/game/x.json"), forged).unwrap();
+    std::fs::write(folder.path().join("memory/shop/game/y.json"), "{").unwrap();
+    assert_eq!(kept("shop", "game").await, ["first", "second"]);
+}
+
+#[tokio::test]
+async fn of_a_project_the_newest_runs_are_kept() {
+    let (store, folder) = store();
+    for n in 0..MAX_RUNS {
+        let uid = format!("run-{n:03}");
+        store
+            .put_facts(&facts("shop", "game", &uid, "x"))
+            .await
+            .unwrap();
+        let path = folder.path().join(format!("memory/shop/game/{uid}.json"));
+        let file = std::fs::File::options().write(true).open(path).unwrap();
+        let at = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1000 + n as u64);
+        file.set_modified(at).unwrap();
+    }
+    store
+        .put_facts(&facts("shop", "game", "newest", "x"))
+        .await
+        .unwrap();
+    let kept = store.facts("shop", "game").await.unwrap();
+    let uids: Vec<&str> = kept.iter().map(|facts| facts.uid.as_str()).collect();
+    assert_eq!(uids.len(), MAX_RUNS);
+    assert_eq!((uids[0], uids[1]), ("newest", "run-063"));
+    assert!(!uids.contains(&"run-000") && uids.contains(&"run-001"));
+    let all = store.kept_facts().await.unwrap();
+    assert_eq!(all.len(), MAX_RUNS);
+    for _ in 0..2 {
+        store.delete_facts(&all[0]).await.unwrap();
+    }
+    assert_eq!(store.kept_facts().await.unwrap().len(), MAX_RUNS - 1);
+}
+
 #[rstest]
 #[case("..")]
 #[case(".")]
@@ -267,4 +347,12 @@ async fn a_name_that_leads_elsewhere_is_refused(#[case] uid: &str) {
     let (store, _folder) = store();
     let error = store.batches(uid).await.unwrap_err();
     assert!(matches!(error, StoreError::Key(_)), "{error}");
+    for facts in [
+        facts(uid, "game", "run-1", "x"),
+        facts("shop", uid, "run-1", "x"),
+        facts("shop", "game", uid, "x"),
+    ] {
+        let error = store.put_facts(&facts).await.unwrap_err();
+        assert!(matches!(error, StoreError::Key(_)), "{error}");
+    }
 }

@@ -2,7 +2,7 @@
 
 use super::{BlobWriter, Pieces, Store, StoreError, segment};
 use k8s_openapi::jiff::Timestamp;
-use object_store::{ObjectStoreExt, path::Path};
+use object_store::path::Path;
 use sopwith_crds::contract::Digest;
 
 /// An archive that is kept.
@@ -74,11 +74,7 @@ impl Store {
 
     /// Deletes an archive. Safe to repeat.
     pub async fn delete_upload(&self, upload: &Upload) -> Result<(), StoreError> {
-        self.leadership.check()?;
-        match self.objects.delete(&upload.path).await {
-            Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
+        self.remove(&upload.path).await
     }
 }
 

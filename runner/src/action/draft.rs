@@ -2,16 +2,17 @@
 //! Pure.
 //!
 //! What stays the same from one request to the next comes first, so that providers find it in their caches: the system
-//! message, the template, then what its author left to Sopwith: the form of the answer, messages, findings.
+//! message, the template, then what its author left to Sopwith: the form of the answer, what earlier runs left, messages,
+//! findings.
 
 use serde_json::Value;
 use sopwith_crds::{
-    contract::snapshot::Message,
+    contract::{memory::Fact, snapshot::Message},
     language::{Part, TemplateError, Templates},
     sop_definition::{Prompt, Role},
 };
 
-use crate::role;
+use crate::{recall, role};
 
 /// Messages of a question that has been fitted: the system's and the user's.
 pub const MESSAGES: usize = 2;
@@ -21,6 +22,8 @@ pub const MESSAGES: usize = 2;
 pub struct Told<'a> {
     /// In which form it has to answer, where the protocol does not say it.
     pub form: Option<String>,
+    /// What is recalled of earlier runs, nearest first.
+    pub recalled: &'a [&'a Fact],
     /// What its memory holds, oldest first; nothing where it has none.
     pub messages: &'a [&'a Message],
     /// What the attempt has to mend.
@@ -58,6 +61,9 @@ impl Draft {
         }
         let texts = || std::iter::once(&prompt.template).chain(&prompt.system);
         let shows = |value: &str| texts().any(|template| templates.shows(template, value));
+        if !shows("recalled") {
+            draft.add_recalled(told.recalled);
+        }
         if !shows("messages") {
             let left = |message: &&&Message| {
                 told.findings.is_empty() || !message.content.contains(told.findings)
@@ -70,6 +76,19 @@ impl Draft {
             draft.user.push(Part::value("findings", told.findings));
         }
         Ok(draft)
+    }
+
+    fn add_recalled(&mut self, facts: &[&Fact]) {
+        if facts.is_empty() {
+            return;
+        }
+        self.begin("What earlier runs of this project left, nearest first:");
+        for (fact, number) in facts.iter().zip(1..) {
+            self.user
+                .push(Part::words(format!("\n\n{}\n", recall::origin(fact))));
+            self.user
+                .push(Part::value(format!("fact {number}"), &*fact.text));
+        }
     }
 
     fn add_messages(&mut self, messages: &[&&Message]) {
@@ -156,7 +175,14 @@ mod tests {
                 &[],
             ),
         ];
-        let context = json!({"idea": "a game", "findings": findings, "messages": []});
+        let fact = Fact {
+            run: "game-1".into(),
+            sender: "sopwith".into(),
+            source: "idea".into(),
+            text: "a game of cards".into(),
+        };
+        let context =
+            json!({"idea": "a game", "findings": findings, "messages": [], "recalled": []});
         let prompt = Prompt {
             system: system.map(|_| "system".to_owned()),
             template: "main".into(),
@@ -168,6 +194,7 @@ mod tests {
         };
         let told = Told {
             form: Some("Answer so.".to_owned()),
+            recalled: &[&fact],
             messages: &messages.iter().collect::<Vec<_>>(),
             findings,
         };
@@ -182,7 +209,8 @@ mod tests {
         assert_eq!(system, "You are engineer.");
         assert_eq!(
             user,
-            "Write a game.\n\nAnswer so.\n\nWhat you were told, oldest first:\n\n[architect in design/draft]\nwrote docs/design.md\na design\n\n\
+            "Write a game.\n\nAnswer so.\n\nWhat earlier runs of this project left, nearest first:\n\n[run game-1, sopwith in idea]\na game of cards\n\n\
+             What you were told, oldest first:\n\n[architect in design/draft]\nwrote docs/design.md\na design\n\n\
              [architect in code/write a.py]\nwrote a.py\n\n[architect in code/tests]\ncommand/tests Failed: 1 failed\nt fails"
         );
     }
@@ -206,7 +234,9 @@ mod tests {
             ("{{ messages | length }}{% include 'part' %}", None),
             ("{{ findings }}", Some("{{ messages }}")),
         ] {
-            let (_, user) = drafted(template, system, "t fails");
+            let template = format!("{template}{{% for fact in recalled %}}{{% endfor %}}");
+            let (_, user) = drafted(&template, system, "t fails");
+            assert!(!user.contains("earlier runs"), "{user}");
             assert!(!user.contains("What you were told"), "{user}");
             assert_eq!(user.matches("t fails").count(), 1, "{user}");
         }

@@ -32,16 +32,23 @@ impl Form {
         let markdown = plan.options.prompt_schema == PromptSchema::Markdown;
         let schema = prompt.schema.as_ref();
         match schema.and_then(|name| Some((name, plan.schemas.get(name)?))) {
-            Some((_, schema)) if markdown && markdown::speaks(schema) => {
-                Self::Markdown(schema.clone())
-            }
-            Some((name, schema)) => Self::Json(name.clone(), schema.clone()),
+            Some((name, schema)) => Self::matching(plan, name, schema),
             None if prompt.writes.files.is_some() && markdown => {
                 Self::MarkdownFiles(files_schema())
             }
             None if prompt.writes.files.is_some() => Self::Json("files".to_owned(), files_schema()),
             None if prompt.writes.path.is_some() => Self::File,
             None => Self::Text,
+        }
+    }
+
+    /// The form in which a run asks for what matches a schema.
+    pub fn matching(plan: &RunPlan, name: &str, schema: &Value) -> Self {
+        let markdown = plan.options.prompt_schema == PromptSchema::Markdown;
+        if markdown && markdown::speaks(schema) {
+            Self::Markdown(schema.clone())
+        } else {
+            Self::Json(name.to_owned(), schema.clone())
         }
     }
 

@@ -26,10 +26,11 @@ use crate::{
     llm::{Ask, LlmError, codec::ChatMessage},
     messages::{SYSTEM, remembered},
     ownership::{others, refusal},
+    recall,
 };
 
 /// Most repairs of an answer.
-const REPAIRS: u32 = 2;
+pub(super) const REPAIRS: u32 = 2;
 /// Characters of an answer that the trace keeps; the rest is in the files.
 const MAX_SAID: usize = 2000;
 
@@ -47,13 +48,13 @@ struct Question<'a> {
 
 /// Tokens of the requests of one action. The books of the run also know those of other items that are asked for meanwhile.
 #[derive(Debug, Default)]
-struct Tokens {
+pub(super) struct Tokens {
     input: AtomicU64,
     output: AtomicU64,
 }
 
 impl Tokens {
-    fn count(&self, what: &What) {
+    pub(super) fn count(&self, what: &What) {
         if let What::LlmRequest {
             input_tokens,
             output_tokens,
@@ -66,7 +67,7 @@ impl Tokens {
     }
 
     /// Sent and received.
-    fn both(&self) -> (u64, u64) {
+    pub(super) fn both(&self) -> (u64, u64) {
         (
             self.input.load(Ordering::Relaxed),
             self.output.load(Ordering::Relaxed),
@@ -145,8 +146,10 @@ impl Engine {
         let remembers = role.memory.is_some();
         let messages = remembers.then(|| remembered(&self.record.messages, role));
         let form = Form::of(&plan, prompt);
+        let recalled = recall::of_step(&plan, spot.step, spot.findings);
         let told = Told {
             form: form.words(),
+            recalled: &recalled,
             messages: &messages.unwrap_or_default(),
             findings: spot.findings,
         };
@@ -205,7 +208,7 @@ impl Engine {
     }
 
     /// Puts a question so that it fits into its model's window with what was said since; gives the values that were shortened.
-    fn fit(&self, ask: &mut Ask, draft: &Draft) -> Result<Vec<String>, Stopped> {
+    pub(super) fn fit(&self, ask: &mut Ask, draft: &Draft) -> Result<Vec<String>, Stopped> {
         let first = ask.messages.len().min(draft::MESSAGES);
         let since = ask.messages.split_off(first);
         let window = self.llm.largest_window(&ask.model, ask.max_output);

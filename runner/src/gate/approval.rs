@@ -199,7 +199,10 @@ impl Engine {
     /// Stops at a gate that only people judge.
     pub(crate) fn ask(&mut self, spot: Spot<'_>, index: usize, gate: &Gate) -> Stopped {
         let Some(point) = spot.point(index) else {
-            let message = format!("gate {} asks people in a loop", spot.gate(gate));
+            let message = format!(
+                "gate {} asks people in a loop, or between actions that a role picks",
+                spot.gate(gate)
+            );
             return Stopped::Failed(FailureReason::InvalidPlan, message);
         };
         let asked = self.asked(spot, point, gate, None);

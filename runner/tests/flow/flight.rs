@@ -71,6 +71,7 @@ fn built(sop: &Value, run: &Value, policy: &Value) -> Result<RunPlan, String> {
         inputs: &BTreeMap::new(),
         templates: &BTreeMap::new(),
         earlier: None,
+        memory: &[],
     })
     .map_err(|rejection| rejection.message)
 }

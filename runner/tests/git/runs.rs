@@ -121,12 +121,7 @@ impl Stage {
             sop: self.path("sop.yaml"),
             policy: self.path("policy.yaml"),
             run: self.path("run.yaml"),
-            cassette: None,
-            project: None,
-            recover: None,
-            recover_step: None,
-            secrets: PathBuf::new(),
-            config: PathBuf::new(),
+            ..Inputs::default()
         };
         inputs.plan().map_err(|error| error.to_string())
     }
@@ -601,12 +596,8 @@ async fn the_commits_of_a_run_without_a_repository_begin_with_the_project_as_it_
         sop: stage.path("sop.yaml"),
         policy: stage.path("policy.yaml"),
         run: stage.path("run.yaml"),
-        cassette: None,
         project: Some(found),
-        recover: None,
-        recover_step: None,
-        secrets: PathBuf::new(),
-        config: PathBuf::new(),
+        ..Inputs::default()
     };
     let gateway = LocalGateway::default();
     gateway.keep(inputs.project().unwrap().unwrap());

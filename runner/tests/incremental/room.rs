@@ -259,12 +259,10 @@ impl Room {
             sop: write("sop.yaml", &self.sop),
             policy: write("policy.yaml", &self.policy),
             run: write("run.yaml", &self.run),
-            cassette: None,
             project: self.project.clone(),
             recover: self.recover.as_ref().map(|(folder, _)| folder.clone()),
             recover_step: self.recover.as_ref().map(|(_, step)| step.clone()),
-            secrets: PathBuf::new(),
-            config: PathBuf::new(),
+            ..Inputs::default()
         }
     }
 

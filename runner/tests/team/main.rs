@@ -8,7 +8,9 @@
 )]
 
 mod changes;
+mod free;
 mod markdown;
+mod memory;
 mod messages;
 mod play;
 mod window;

@@ -17,8 +17,9 @@ use sopwith_crds::{
 };
 use sopwith_runner::{
     gateway::LocalGateway,
+    kept,
     llm::{replay::Replay, transport::Places},
-    local::{Flown, Inputs, fly},
+    local::{Flown, Inputs, LocalError, fly},
 };
 
 const POLICY: &str = "
@@ -42,6 +43,8 @@ pub(crate) struct Play {
     run: String,
     policy: String,
     answers: String,
+    memory: Option<PathBuf>,
+    recover: Option<PathBuf>,
 }
 
 impl Play {
@@ -52,12 +55,24 @@ impl Play {
             run: "apiVersion: sopwith.dev/v1alpha1\nkind: AgentRun\nmetadata: {name: team}\nspec:\n  idea: a game\n  sopRef: {name: team}\n".to_owned(),
             policy: POLICY.to_owned(),
             answers: format!("version: 1\ninteractions:\n{answers}"),
+            memory: None,
+            recover: None,
         }
     }
 
     /// Sets an option of the run.
     pub(crate) fn option(&mut self, line: &str) {
         self.run.extend(["  ", line, "\n"]);
+    }
+
+    /// Recalls from a folder, and leaves there what the run learned.
+    pub(crate) fn remember(&mut self, folder: &Path) {
+        self.memory = Some(folder.to_owned());
+    }
+
+    /// Begins from the state that a run left in a folder.
+    pub(crate) fn recover(&mut self, folder: &Path) {
+        self.recover = Some(folder.to_owned());
     }
 
     /// Says more about the model.
@@ -68,6 +83,10 @@ impl Play {
     }
 
     pub(crate) fn plan(&self) -> RunPlan {
+        self.planned().unwrap()
+    }
+
+    pub(crate) fn planned(&self) -> Result<RunPlan, LocalError> {
         let folder = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| -> PathBuf {
             let path = folder.path().join(name);
@@ -78,14 +97,11 @@ impl Play {
             sop: write("sop.yaml", &self.sop),
             policy: write("policy.yaml", &self.policy),
             run: write("run.yaml", &self.run),
-            cassette: None,
-            project: None,
-            recover: None,
-            recover_step: None,
-            secrets: PathBuf::new(),
-            config: PathBuf::new(),
+            recover: self.recover.clone(),
+            memory: self.memory.clone(),
+            ..Inputs::default()
         };
-        inputs.plan().unwrap()
+        inputs.plan()
     }
 
     pub(crate) fn replay(&self) -> Replay {
@@ -94,7 +110,11 @@ impl Play {
 
     /// Plays the first launch; whatever is asked is answered by its key.
     pub(crate) async fn first(&self) -> Played {
-        self.launch(LocalGateway::default()).await
+        let gateway = LocalGateway::default();
+        if let Some(folder) = &self.recover {
+            kept::give(folder, &gateway).unwrap();
+        }
+        self.launch(gateway).await
     }
 
     /// Plays the launch that the gateway begins with.
@@ -106,6 +126,9 @@ impl Play {
         let replay = Arc::new(self.replay().filling());
         let program = Path::new(env!("CARGO_BIN_EXE_sopwith-runner"));
         let flown = fly(self.plan(), Arc::clone(&replay), &places, program, gateway).await;
+        if let Some(folder) = &self.memory {
+            flown.remember(folder).unwrap();
+        }
         Played {
             flown,
             asked: replay.filled(),

@@ -120,12 +120,7 @@ impl Room {
             sop: write("sop.yaml", &self.sop),
             policy: write("policy.yaml", &self.policy),
             run: write("run.yaml", RUN),
-            cassette: None,
-            project: None,
-            recover: None,
-            recover_step: None,
-            secrets: PathBuf::new(),
-            config: PathBuf::new(),
+            ..Inputs::default()
         };
         inputs.plan().map_err(|error| error.to_string())
     }

@@ -66,7 +66,7 @@ fn judges_compliance_and_measures_are_understood() {
 #[case(
     "artifacts: [doc], criteria",
     "files: ['{{ item.path }}'], criteria",
-    "spec.steps[b].gates[good].review.files[{{ item.path }}]: there is no value `item` outside of a loop over a list; known here are: artifacts, attempt, findings, idea, incremental, inputs, layout, measures, options, parameters, project, round"
+    "spec.steps[b].gates[good].review.files[{{ item.path }}]: there is no value `item` outside of a loop over a list; known here are: artifacts, attempt, findings, idea, incremental, inputs, layout, measures, options, parameters, project, recalled, round"
 )]
 #[case(
     "artifacts: [doc], criteria",

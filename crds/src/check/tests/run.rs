@@ -37,6 +37,12 @@ use rstest::rstest;
     &["spec.project.deliver.git.branch: \"refs/heads/x\" is no name of a branch; write it without refs/heads/, for example sopwith/game"])]
 #[case("sopRef: {name: s}\nidea: x\nproject: {deliver: {git: {branch: x}}}",
     &["spec.project.deliver.git: names a branch of the source repository, and there is none; name it in spec.project.source.git"])]
+#[case("sopRef: {name: s}\nidea: x\nlongTermMemory: true\nproject: {name: game}", &[])]
+#[case("sopRef: {name: s}\nidea: x\nlongTermMemory: true\nproject: {source: {run: game-1}}", &[])]
+#[case("sopRef: {name: s}\nidea: x\nlongTermMemory: true\nrecoverFrom: {run: game-1}", &[])]
+#[case("sopRef: {name: s}\nidea: x\nlongTermMemory: false", &[])]
+#[case("sopRef: {name: s}\nidea: x\nlongTermMemory: true",
+    &["spec.longTermMemory: is true, and facts are kept for the later runs of a project by its name, which is not set; name the project in spec.project.name"])]
 fn a_run_is_checked(#[case] text: &str, #[case] expected: &[&str]) {
     assert_eq!(told(&super::super::run(&yaml(text))), expected);
 }

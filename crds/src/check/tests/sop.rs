@@ -111,7 +111,7 @@ fn a_canary_is_checked_like_what_it_stands_beside() {
     let expected = [
         "path: \"../c.py\" leaves the project with `..`; write it from the project's root",
         "run.argv[0]: \"{{ x }}\" is a template, but policies allow programs by name; write the program itself",
-        "run.argv[0]: there is no value `x`; known here are: artifacts, attempt, findings, idea, incremental, inputs, layout, measures, options, parameters, project, round",
+        "run.argv[0]: there is no value `x`; known here are: artifacts, attempt, findings, idea, incremental, inputs, layout, measures, options, parameters, project, recalled, round",
         "run.image: \"ruff:1\" is no image of the programs that judge; a canary must be run as they are",
         "template: there is no template `canary`; known are: ask, code, doc",
     ];
@@ -218,7 +218,7 @@ fn templates_of_config_maps_count() {
     assert_eq!(
         told(&sop_with(&spec, &bad)),
         [
-            "spec.steps[plan].actions[render].render.template: template `far`: there is no value `nothing`; known here are: artifacts, attempt, findings, idea, incremental, inputs, layout, measures, messages, options, parameters, project, role, round",
+            "spec.steps[plan].actions[render].render.template: template `far`: there is no value `nothing`; known here are: artifacts, attempt, findings, idea, incremental, inputs, layout, measures, messages, options, parameters, project, recalled, role, round",
             "spec.templates[ask]: a ConfigMap of templatesFrom has a template `ask`, too; rename one of them",
         ]
     );
