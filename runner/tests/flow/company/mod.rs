@@ -134,7 +134,8 @@ async fn played(run: Value, others: &[(&str, String)]) -> Landed {
     for (field, value) in run.as_object().unwrap() {
         all[field] = value.clone();
     }
-    flown(planned_with(&SOP, &all, &policy), answering(others)).await
+    let plan = planned_with(&SOP, &all, &policy);
+    Box::pin(flown(plan, answering(others))).await
 }
 
 /// How often an action was asked.
