@@ -84,9 +84,9 @@ pull() {
 # The places of a project (R6 of the requirements) that a first, complete run fills.
 places() {
   local place
-  for place in docs/prds docs/system_designs docs/tasks docs/code_summaries \
+  for place in docs/prds docs/system_designs docs/tasks docs/code_reviews docs/code_summaries docs/quality_reports \
     resources/competitive_analysis resources/data_api_design resources/seq_flow resources/system_design \
-    resources/prd resources/api_spec_and_tasks blackjack tests; do
+    resources/prd resources/api_spec_and_tasks resources/defects blackjack tests test_outputs; do
     [[ -n $(find "$OUT/blackjack/$place" -type f -print -quit 2>/dev/null) ]] || problem "the project has nothing in $place"
   done
   [[ -n $(find "$OUT/evidence" -name junit.xml -print -quit 2>/dev/null) ]] || problem "the evidence has no junit.xml"

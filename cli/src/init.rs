@@ -96,6 +96,7 @@ const fn endpoint(provider: ProviderArg) -> &'static str {
     secretRef: {name: model-provider, key: api-key}
     models:                               # prices in US dollars per million tokens: look them up
     - {name: gpt-4-turbo, aliases: [strong, fast], inputPerMillion: "10.00", outputPerMillion: "30.00"}
+    - {name: gpt-4o, aliases: [judge], inputPerMillion: "2.50", outputPerMillion: "10.00"}   # judges must be other models than authors
 "#
         }
         ProviderArg::Azure => {
@@ -106,6 +107,8 @@ const fn endpoint(provider: ProviderArg) -> &'static str {
     secretRef: {name: model-provider, key: api-key}
     models:                               # prices in US dollars per million tokens: look them up
     - {name: gpt-4o, deployment: DEPLOYMENT, aliases: [strong, fast], inputPerMillion: "2.50", outputPerMillion: "10.00"}
+    # judges must be other models than authors
+    - {name: gpt-4.1, deployment: OTHER-DEPLOYMENT, aliases: [judge], inputPerMillion: "2.00", outputPerMillion: "8.00"}
 "#
         }
         ProviderArg::Ollama => {
@@ -115,6 +118,8 @@ const fn endpoint(provider: ProviderArg) -> &'static str {
     timeoutSeconds: 600
     models:                               # contextWindow: with how many tokens the model is loaded
     - {name: qwen3, aliases: [strong, fast], contextWindow: 32768, inputPerMillion: "0", outputPerMillion: "0"}
+    # judges must be other models than authors
+    - {name: llama3.1, aliases: [judge], contextWindow: 32768, inputPerMillion: "0", outputPerMillion: "0"}
 "#
         }
         ProviderArg::Groq => {
@@ -123,6 +128,8 @@ const fn endpoint(provider: ProviderArg) -> &'static str {
     secretRef: {name: model-provider, key: api-key}
     models:                               # prices in US dollars per million tokens: look them up
     - {name: llama-3.3-70b-versatile, aliases: [strong, fast], inputPerMillion: "0.59", outputPerMillion: "0.79"}
+    # judges must be other models than authors
+    - {name: openai/gpt-oss-120b, aliases: [judge], inputPerMillion: "0.15", outputPerMillion: "0.60"}
 "#
         }
     }
@@ -212,6 +219,29 @@ mod tests {
             assert_eq!(run.spec.investment.is_some(), used);
             assert_eq!(policy.spec.images.is_empty(), !used);
         }
+    }
+
+    #[rstest]
+    #[case("openai")]
+    #[case("azure")]
+    #[case("ollama")]
+    #[case("groq")]
+    fn the_procedure_that_it_names_by_default_lacks_nothing_but_its_image(#[case] provider: &str) {
+        let text = template(&args(&["--provider", provider]));
+        let parts = parts(&text);
+        let [.., policy, run] = parts.as_slice() else {
+            panic!("{text}");
+        };
+        let sop = include_str!("../../config/samples/software-company/sop.yaml");
+        let sop: SopDefinition = yaml(sop);
+        let policy: ToolPolicy = yaml(&put_to_use(policy));
+        let run: AgentRun = yaml(&put_to_use(run));
+        let lacks = check::pairing(&run.spec, &sop.spec, &policy.spec);
+        let others: Vec<_> = lacks
+            .iter()
+            .filter(|finding| finding.path.rsplit('.').next() != Some("image"))
+            .collect();
+        assert!(others.is_empty(), "{others:?}");
     }
 
     #[test]

@@ -4,7 +4,12 @@
 
 use kube::CustomResourceExt as _;
 use serde::de::DeserializeOwned;
-use sopwith_crds::{AgentRun, SopDefinition, SopDefinitionSpec, ToolPolicy, check, places::PLACES};
+use sopwith_crds::{
+    AgentRun, SopDefinition, SopDefinitionSpec, ToolPolicy, check,
+    places::PLACES,
+    sop_definition::{Gate, Step},
+};
+use std::collections::BTreeSet;
 
 fn text(path: &str) -> String {
     let path = format!("{}/../{path}", env!("CARGO_MANIFEST_DIR"));
@@ -64,23 +69,26 @@ fn explained(path: &[&str]) -> String {
     field["description"].as_str().unwrap_or_default().to_owned()
 }
 
+/// The options of MetaGPT's command line, and the path of the field of an `AgentRun`; none where it is no field.
+const OPTIONS: [(&str, &[&str]); 13] = [
+    ("idea", &["spec", "idea"]),
+    ("investment", &["spec", "investment"]),
+    ("n-round", &["spec", "rounds"]),
+    ("code-review", &["spec", "codeReview"]),
+    ("run-tests", &["spec", "runTests"]),
+    ("implement", &["spec", "implement"]),
+    ("project-name", &["spec", "project", "name"]),
+    ("inc", &["spec", "incremental"]),
+    ("project-path", &["spec", "project", "source"]),
+    ("reqa-file", &["spec", "reqaFile"]),
+    ("max-auto-summarize-code", &["spec", "maxAutoSummarizeCode"]),
+    ("recover-path", &["spec", "recoverFrom"]),
+    ("init-config", &[]),
+];
+
 #[test]
 fn each_option_of_metagpt_is_named_where_kubectl_explains_its_field() {
-    for (option, path) in [
-        ("idea", &["spec", "idea"][..]),
-        ("investment", &["spec", "investment"]),
-        ("n-round", &["spec", "rounds"]),
-        ("code-review", &["spec", "codeReview"]),
-        ("run-tests", &["spec", "runTests"]),
-        ("implement", &["spec", "implement"]),
-        ("project-name", &["spec", "project", "name"]),
-        ("inc", &["spec", "incremental"]),
-        ("project-path", &["spec", "project", "source"]),
-        ("reqa-file", &["spec", "reqaFile"]),
-        ("max-auto-summarize-code", &["spec", "maxAutoSummarizeCode"]),
-        ("recover-path", &["spec", "recoverFrom"]),
-        ("init-config", &[]),
-    ] {
+    for (option, path) in OPTIONS {
         let said = explained(path);
         assert!(
             said.contains(&format!("(MetaGPT: {option})")),
@@ -89,14 +97,123 @@ fn each_option_of_metagpt_is_named_where_kubectl_explains_its_field() {
     }
 }
 
-/// The cells of a table's lines.
-fn rows(page: &str) -> Vec<Vec<String>> {
-    let lines = page.lines().filter(|line| line.starts_with("| "));
-    let cells = |line: &str| {
-        let cells = line.trim_matches('|').split(" | ");
+/// The rows of the first table below a heading, as their cells.
+fn table(page: &str, heading: &str) -> Vec<Vec<String>> {
+    let (_, below) = page.split_once(&format!("\n## {heading}\n")).unwrap();
+    let lines = below.lines().skip_while(|line| !line.starts_with('|'));
+    let rows = lines.take_while(|line| line.starts_with('|')).skip(2);
+    let cells = |row: &str| {
+        let cells = row.trim_matches('|').split('|');
         cells.map(|cell| cell.trim().to_owned()).collect()
     };
-    lines.map(cells).collect()
+    rows.map(cells).collect()
+}
+
+/// What stands in backticks.
+fn code(text: &str) -> Vec<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+/// Every place of a procedure that can be named: steps, actions, actions of loops, gates.
+fn named_places(sop: &SopDefinitionSpec) -> BTreeSet<String> {
+    let mut places = BTreeSet::new();
+    for step in &sop.steps {
+        let at = &step.name;
+        places.insert(at.clone());
+        let gates = |prefix: &str, gates: &[Gate]| -> Vec<String> {
+            gates
+                .iter()
+                .map(|gate| format!("{prefix}/{}", gate.name))
+                .collect()
+        };
+        places.extend(gates(at, &step.gates));
+        for action in &step.actions {
+            let at = format!("{at}/{}", action.name);
+            places.extend(gates(&at, &action.gates));
+            if let Some(repeat) = &action.repeat {
+                places.extend(gates(&at, &repeat.gates));
+                for inner in &repeat.actions {
+                    let at = format!("{at}/{}", inner.name);
+                    places.extend(gates(&at, &inner.gates));
+                    places.insert(at);
+                }
+            }
+            places.insert(at);
+        }
+    }
+    places
+}
+
+#[test]
+fn each_action_of_metagpts_company_has_its_places_in_the_sample() {
+    let sop: SopDefinition = yaml(&text("config/samples/software-company/sop.yaml"));
+    let places = named_places(&sop.spec);
+    let page = text("docs/metagpt.md");
+    let rows = table(&page, "Actions");
+    let actions: Vec<&str> = rows.iter().flat_map(|row| code(&row[0])).collect();
+    assert_eq!(
+        actions,
+        [
+            "UserRequirement",
+            "PrepareDocuments",
+            "WritePRD",
+            "WritePRDReview",
+            "WriteDesign",
+            "DesignReview",
+            "WriteTasks",
+            "AssignTasks",
+            "WriteCodePlanAndChange",
+            "WriteCode",
+            "WriteCodeReview",
+            "SummarizeCode",
+            "WriteTest",
+            "RunCode",
+            "DebugError",
+            "FixBug",
+        ]
+    );
+    for row in &rows {
+        let named = code(&row[2]);
+        assert!(!named.is_empty(), "{row:?}");
+        for place in named.iter().filter(|place| !place.starts_with("spec.")) {
+            assert!(
+                places.contains(*place),
+                "{place} of {} is not there",
+                row[0]
+            );
+        }
+    }
+    // What else the page names, and that no work of the procedure stands beside the table.
+    let named: BTreeSet<&str> = page.split('`').skip(1).step_by(2).collect();
+    for place in named.iter().filter(|name| {
+        sop.spec
+            .steps
+            .iter()
+            .any(|step| name.starts_with(&format!("{}/", step.name)))
+    }) {
+        let group = |known: &String| known.starts_with(&format!("{place}/"));
+        assert!(
+            places.contains(*place) || places.iter().any(group),
+            "{place}"
+        );
+    }
+    let asks = |step: &Step| -> Vec<String> {
+        let mut asks = Vec::new();
+        for action in &step.actions {
+            let at = format!("{}/{}", step.name, action.name);
+            let inner = action.repeat.iter().flat_map(|repeat| &repeat.actions);
+            asks.extend(
+                inner
+                    .filter(|inner| inner.work.prompt.is_some())
+                    .map(|inner| format!("{at}/{}", inner.name)),
+            );
+            asks.extend(action.work.prompt.iter().map(|_| at.clone()));
+        }
+        asks
+    };
+    for place in sop.spec.steps.iter().flat_map(asks) {
+        assert!(named.contains(place.as_str()), "{place} is not on the page");
+    }
 }
 
 #[test]
@@ -119,13 +236,11 @@ fn every_field_of_a_procedure_has_a_test_that_is_there() {
     }
     assert!(fields.len() > 100, "{fields:?}");
     let page = text("docs/fields.md");
-    let (options, table) = page.split_once("\n## SopDefinition").unwrap();
-    let shown = rows(table);
-    let named: Vec<String> = shown.iter().skip(1).map(|row| row[0].clone()).collect();
+    let shown = table(&page, "SopDefinition");
+    let named: Vec<String> = shown.iter().map(|row| row[0].clone()).collect();
     assert_eq!(named, fields);
-    let tests = rows(options).into_iter().chain(shown);
-    for row in tests.filter(|row| row.last().is_some_and(|cell| cell.starts_with('['))) {
-        let cell = row.last().unwrap();
+    for row in shown.iter().filter(|row| row[1].starts_with('[')) {
+        let cell = &row[1];
         let (test, file) = cell
             .trim_start_matches("[`")
             .trim_end_matches(')')
@@ -194,4 +309,31 @@ fn the_documented_ways_of_an_iteration_have_no_mistake() {
         seen += 1;
     }
     assert_eq!(seen, 2);
+}
+
+#[test]
+fn each_option_of_metagpt_is_on_the_page_with_a_field_and_a_test_that_exist() {
+    let page = text("docs/metagpt.md");
+    let rows = table(&page, "Options of the command line");
+    let options: Vec<&str> = rows.iter().flat_map(|row| code(&row[0])).collect();
+    let known: Vec<String> = OPTIONS
+        .iter()
+        .map(|(option, _)| match *option {
+            "idea" => "IDEA".to_owned(),
+            other => format!("--{other}"),
+        })
+        .collect();
+    assert_eq!(options, known);
+    for (row, (option, path)) in rows.iter().zip(OPTIONS) {
+        let field = code(&row[1])[0];
+        if path.is_empty() {
+            assert_eq!(field, "kubectl sop init");
+        } else {
+            assert_eq!(field, path.join("."), "{option}");
+        }
+        for place in code(&row[4]) {
+            let path = format!("{}/../{place}", env!("CARGO_MANIFEST_DIR"));
+            assert!(std::path::Path::new(&path).exists(), "{place}");
+        }
+    }
 }

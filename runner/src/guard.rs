@@ -68,6 +68,16 @@ impl Guard {
         self.undeliverable(path)
     }
 
+    /// Whether the policy denies a path.
+    pub fn is_denied(&self, path: &str) -> bool {
+        self.denying(path).is_some()
+    }
+
+    fn denying(&self, path: &str) -> Option<String> {
+        let pattern = self.denied.as_ref()?.denying(path)?;
+        Some(pattern.to_string())
+    }
+
     /// Why a path cannot be part of what is delivered, whoever writes it.
     pub fn undeliverable(&self, path: &str) -> Option<String> {
         if let Some(kept) = self.kept.iter().find(|kept| kept.in_the_way_of(path)) {
@@ -77,7 +87,7 @@ impl Guard {
                 kept.why.as_str()
             ));
         }
-        let pattern = self.denied.as_ref()?.denying(path)?;
+        let pattern = self.denying(path)?;
         Some(format!(
             "the path {path:?} may not be delivered (it matches {pattern}); leave it as it is, or have it named in deliver.allowPaths of \
              the ToolPolicy"

@@ -71,7 +71,7 @@ fn two_attempts_and_the_earlier_failure(status: &AgentRunStatus) -> Result<()> {
         status.conditions
     );
     ensure!(
-        status.progress.as_deref() == Some("5/5"),
+        status.progress.as_deref() == Some("6/6"),
         "progress is {:?}",
         status.progress
     );
@@ -85,7 +85,7 @@ fn two_attempts_and_the_earlier_failure(status: &AgentRunStatus) -> Result<()> {
         "one launch, not {:?}",
         status.launch
     );
-    for name in ["write-prd", "design-api", "plan-tasks"] {
+    for name in ["write-prd", "design-api", "plan-tasks", "comply"] {
         ensure!(
             step(status, name)?.attempts == 1,
             "{name} took {} attempts",
@@ -107,26 +107,34 @@ fn two_attempts_and_the_earlier_failure(status: &AgentRunStatus) -> Result<()> {
             "the earlier failure names its gate: {earlier}"
         );
     }
-    let tests = step(status, "verify")?
-        .gates
-        .iter()
-        .find(|gate| gate.name == "unit-tests")
-        .context("no gate")?;
-    ensure!(
-        tests.verdict == Verdict::Passed && tests.trust == Some(Trust::InProcess),
-        "{tests:?}"
-    );
-    ensure!(
-        tests
-            .evidence
-            .as_deref()
-            .is_some_and(|digest| digest.starts_with("sha256:")),
-        "{tests:?}"
-    );
+    for (name, gate, trust) in [
+        ("write-prd", "prd-agreed", Trust::External),
+        ("design-api", "architecture-agreed", Trust::External),
+        ("implement", "code-reviewed", Trust::External),
+        ("implement", "lint", Trust::InProcess),
+        ("verify", "bug-trend-falls", Trust::External),
+        ("verify", "unit-tests", Trust::InProcess),
+        ("comply", "by-the-book", Trust::External),
+    ] {
+        let gates = &step(status, name)?.gates;
+        let judged = gates.iter().find(|judged| judged.name == gate);
+        let judged = judged.with_context(|| format!("no gate {gate} in {name}"))?;
+        ensure!(
+            judged.verdict == Verdict::Passed && judged.trust == Some(trust),
+            "{judged:?}"
+        );
+        ensure!(
+            judged
+                .evidence
+                .as_deref()
+                .is_some_and(|digest| digest.starts_with("sha256:")),
+            "{judged:?}"
+        );
+    }
     let size = serde_json::to_vec(status)?.len();
     ensure!(
         size < 16 * 1024,
-        "the status of five steps takes {size} bytes"
+        "the status of six steps takes {size} bytes"
     );
     Ok(())
 }
@@ -134,7 +142,7 @@ fn two_attempts_and_the_earlier_failure(status: &AgentRunStatus) -> Result<()> {
 async fn what_was_used_is_counted(namespace: &Namespace, status: &AgentRunStatus) -> Result<()> {
     let usage = status.usage.clone().context("no usage")?;
     ensure!(
-        usage.llm_requests == 24 && usage.llm_errors == 0,
+        usage.llm_requests == 41 && usage.llm_errors == 0,
         "{usage:?}"
     );
     ensure!(
@@ -281,10 +289,14 @@ async fn what_it_left_can_be_pulled(namespace: &Namespace) -> Result<()> {
         "docs/prds",
         "docs/system_designs",
         "docs/tasks",
+        "docs/code_reviews",
         "docs/code_summaries",
+        "docs/quality_reports",
         "resources/competitive_analysis",
         "resources/data_api_design",
         "resources/seq_flow",
+        "resources/defects",
+        "test_outputs",
         "blackjack",
         "tests",
     ] {
@@ -295,6 +307,16 @@ async fn what_it_left_can_be_pulled(namespace: &Namespace) -> Result<()> {
     ensure!(
         evidence.contains("<testsuite") && evidence.contains("line-rate"),
         "no JUnit and coverage reports as evidence"
+    );
+    let checklist = fs::read_to_string(out.join("evidence/gates/comply/by-the-book.md"))?;
+    ensure!(
+        checklist.contains("verify: attempt 1 failed, back to implement"),
+        "{checklist}"
+    );
+    let defects = fs::read_to_string(project.join("docs/quality_reports/blackjack.md"))?;
+    ensure!(
+        defects.contains("Open defects, report by report: 2, 1."),
+        "{defects}"
     );
     let played = kubectl::run(
         "python3",
@@ -359,7 +381,7 @@ async fn definitions_are_current(namespace: &Namespace) -> Result<()> {
     );
     let status = sop.status.context("no status")?;
     ensure!(
-        status.steps == Some(5) && status.roles == Some(5) && status.revision.is_some(),
+        status.steps == Some(6) && status.roles == Some(5) && status.revision.is_some(),
         "{status:?}"
     );
     let policy = namespace.api::<ToolPolicy>().get("default").await?;

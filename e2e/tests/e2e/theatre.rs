@@ -67,13 +67,21 @@ async fn an_assertion_turned_round_stops_the_line_for_good_and_the_demo_fails() 
     in_namespace("assertion", async |namespace| {
         let folder = tempfile::tempdir()?;
         let sample = repository().join("config/samples/software-company");
-        for file in [
-            "sop.yaml",
-            "toolpolicy.yaml",
-            "agentrun.yaml",
-            "kustomization.yaml",
-        ] {
+        for file in ["sop.yaml", "kustomization.yaml"] {
             fs::copy(sample.join(file), folder.path().join(file))?;
+        }
+        // What is recorded is judged by the assertion as it is now, and the one repair that is recorded is the last.
+        for (file, from, to) in [
+            ("toolpolicy.yaml", "mode: strict", "mode: gatesOnly"),
+            (
+                "agentrun.yaml",
+                "  runTests: true\n",
+                "  runTests: true\n  parameters: {maxRepairs: \"1\"}\n",
+            ),
+        ] {
+            let text = fs::read_to_string(sample.join(file))?;
+            ensure!(text.contains(from), "{file} does not say {from}");
+            fs::write(folder.path().join(file), text.replace(from, to))?;
         }
         let mut cassette = fixture::read(sample.join("cassette.yaml"))?;
         turn_one_assertion(&mut cassette)?;
@@ -159,7 +167,7 @@ async fn the_cassette_served_over_tls_and_sse_gives_the_same_result() -> Result<
             .ended_as(sample::RUN, Phase::Succeeded, 300)
             .await?;
         ensure!(
-            server.answered() == 24,
+            server.answered() == 41,
             "{} requests reached the server",
             server.answered()
         );

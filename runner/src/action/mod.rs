@@ -8,5 +8,7 @@ pub mod form;
 pub mod markdown;
 pub mod prompt;
 mod react;
+pub(crate) mod repairs;
+pub(crate) mod spent;
 mod tool;
 mod work;

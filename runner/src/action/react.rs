@@ -12,15 +12,15 @@ use sopwith_crds::{
 use super::{
     choice::{self, Choice, Choosing, Follows, Picks},
     form::Form,
-    prompt::repair,
-    work::{REPAIRS, Tokens},
+    repairs::Repairs,
+    spent::Spent,
 };
 use crate::{
     attempt::{Spot, Stopped},
     context::Place,
     engine::Engine,
     gate::short,
-    llm::{Ask, codec::ChatMessage},
+    llm::Ask,
     messages::Said,
     tree::Tree,
 };
@@ -49,12 +49,12 @@ impl Engine {
             }
             picks.turns += 1;
             let left = most - picks.turns + 1;
-            let tokens = Tokens::default();
+            let spent = Spent::default();
             let choice = self
-                .choose(spot, role, &open, (begun, left), &mut picks, &tokens)
+                .choose(spot, role, &open, (begun, left), &mut picks, &spent)
                 .await?;
             let follows = picks.follows(step, &choice.next, &self.project());
-            self.tell_choice(spot, role, &choice, follows, &tokens);
+            self.tell_choice(spot, role, &choice, follows, &spent);
             match follows {
                 Follows::Done => return self.judge_left(spot, &picks).await,
                 Follows::Refuse => picks.refuse(),
@@ -101,7 +101,7 @@ impl Engine {
         open: &[&Action],
         (begun, left): (usize, u32),
         picks: &mut Picks,
-        tokens: &Tokens,
+        spent: &Spent,
     ) -> Result<Choice, Stopped> {
         let form = Form::matching(&self.plan, ReactMode::CHOICE, &choice::schema(open));
         let words = form.words();
@@ -141,10 +141,10 @@ impl Engine {
             ..Ask::default()
         };
         let report = |what: What| {
-            tokens.count(&what);
+            spent.count(&what);
             self.reporter.record([what]);
         };
-        let mut repairs = 0;
+        let mut repairs = Repairs::default();
         loop {
             picks.requests += 1;
             ask.key.turn = picks.requests;
@@ -159,18 +159,11 @@ impl Engine {
                 Ok(choice) => return Ok(choice),
                 Err(problems) => problems,
             };
-            if repairs == REPAIRS {
-                let message = format!(
-                    "the answer to {} is no choice after {REPAIRS} repairs: {}",
-                    ask.key,
-                    problems.join("; ")
-                );
-                return Err(Stopped::Failed(FailureReason::GateFailed, message));
-            }
-            repairs += 1;
-            ask.messages.push(ChatMessage::new("assistant", answer));
-            ask.messages
-                .push(ChatMessage::new("user", repair(&problems)));
+            let key = ask.key.clone();
+            repairs.again(&mut ask, answer, &problems).map_err(|why| {
+                let message = format!("the answer to {key} {why}");
+                Stopped::Failed(FailureReason::GateFailed, message)
+            })?;
         }
     }
 
@@ -181,7 +174,7 @@ impl Engine {
         role: &Role,
         choice: &Choice,
         follows: Follows,
-        tokens: &Tokens,
+        spent: &Spent,
     ) {
         let next = &choice.next;
         let picked = match follows {
@@ -199,7 +192,7 @@ impl Engine {
             sender: &role.name,
             source: ReactMode::CHOICE,
             content: content.clone(),
-            tokens: tokens.both(),
+            tokens: spent.tokens(),
             ..Said::default()
         };
         self.say(spot, said);

@@ -1,9 +1,6 @@
 //! Doing an action: asking a model, running a program, rendering a template; then what was written is told.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use serde_json::Value;
 use sopwith_crds::{
@@ -16,21 +13,21 @@ use super::{
     command::{self, Rendered},
     draft::{self, Draft, Told},
     form::Form,
-    prompt::{ended, named_files, repair},
+    prompt::{ended, named_files},
+    repairs::Repairs,
+    spent::Spent,
     tool::Session,
 };
 use crate::{
     attempt::{Spot, Stopped},
     engine::Engine,
     gate::short,
-    llm::{Ask, LlmError, codec::ChatMessage},
+    llm::{Ask, LlmError},
     messages::{SYSTEM, remembered},
     ownership::{others, refusal},
     recall,
 };
 
-/// Most repairs of an answer.
-pub(super) const REPAIRS: u32 = 2;
 /// Characters of an answer that the trace keeps; the rest is in the files.
 const MAX_SAID: usize = 2000;
 
@@ -44,35 +41,6 @@ struct Question<'a> {
     form: &'a Form,
     prompt: &'a Prompt,
     context: &'a Value,
-}
-
-/// Tokens of the requests of one action. The books of the run also know those of other items that are asked for meanwhile.
-#[derive(Debug, Default)]
-pub(super) struct Tokens {
-    input: AtomicU64,
-    output: AtomicU64,
-}
-
-impl Tokens {
-    pub(super) fn count(&self, what: &What) {
-        if let What::LlmRequest {
-            input_tokens,
-            output_tokens,
-            ..
-        } = what
-        {
-            self.input.fetch_add(*input_tokens, Ordering::Relaxed);
-            self.output.fetch_add(*output_tokens, Ordering::Relaxed);
-        }
-    }
-
-    /// Sent and received.
-    pub(super) fn both(&self) -> (u64, u64) {
-        (
-            self.input.load(Ordering::Relaxed),
-            self.output.load(Ordering::Relaxed),
-        )
-    }
 }
 
 impl Engine {
@@ -166,7 +134,7 @@ impl Engine {
             schema: form.schema(),
             ..Ask::default()
         };
-        let tokens = Tokens::default();
+        let spent = Spent::default();
         let mut session = self.session(role, &ask)?;
         let shortened = self.fit(&mut ask, &draft)?;
         let question = Question {
@@ -176,7 +144,7 @@ impl Engine {
             context: &context,
         };
         let files = self
-            .answered(spot, &mut session, &mut ask, question, &tokens)
+            .answered(spot, &mut session, &mut ask, question, &spent)
             .await?;
         let said = files
             .iter()
@@ -189,7 +157,7 @@ impl Engine {
             self.put(&path, ended(&text))?;
             wrote.push(path);
         }
-        self.acted(spot, &role.name, said, wrote.clone(), tokens.both());
+        self.acted(spot, &role.name, said, wrote.clone(), spent.tokens());
         let mut message = role.name.clone();
         if !session.wrote.is_empty() {
             message = format!(
@@ -235,7 +203,7 @@ impl Engine {
         session: &mut Session,
         ask: &mut Ask,
         question: Question<'_>,
-        tokens: &Tokens,
+        spent: &Spent,
     ) -> Result<Files, Stopped> {
         let Question {
             draft,
@@ -245,10 +213,10 @@ impl Engine {
         } = question;
         let reporter = self.reporter.clone();
         let report = move |what: What| {
-            tokens.count(&what);
+            spent.count(&what);
             reporter.record([what]);
         };
-        let mut repairs = 0;
+        let mut repairs = Repairs::default();
         loop {
             session.prepare(ask);
             let said = self.llm.converse(ask, &report).await?;
@@ -265,19 +233,11 @@ impl Engine {
                 Ok(files) => return Ok(files),
                 Err(problems) => problems,
             };
-            if repairs == REPAIRS {
-                let message = format!(
-                    "the answer to {} is not what was asked for after {REPAIRS} repairs: {}",
-                    ask.key,
-                    problems.join("; ")
-                );
-                return Err(Stopped::Failed(FailureReason::GateFailed, message));
-            }
-            repairs += 1;
-            ask.key.turn += 1;
-            ask.messages.push(ChatMessage::new("assistant", answer));
-            ask.messages
-                .push(ChatMessage::new("user", repair(&problems)));
+            let key = ask.key.clone();
+            repairs.again(ask, answer, &problems).map_err(|why| {
+                let message = format!("the answer to {key} {why}");
+                Stopped::Failed(FailureReason::GateFailed, message)
+            })?;
             // What tools said makes room by itself.
             if !session.calls() {
                 self.fit(ask, draft)?;
@@ -335,9 +295,7 @@ impl Engine {
             )
         })?;
         // The answer cannot mend this: the path is the procedure's, or of an earlier answer.
-        if let Some(refusal) = self.foreign(&ask.key.step, &path)? {
-            return Err(Stopped::Failed(FailureReason::GateFailed, refusal));
-        }
+        self.may_write(&ask.key.step, &path)?;
         match self.lost(&path, ask) {
             None => Ok(Ok(vec![(path, text.to_owned())])),
             // It can read the file first.
@@ -351,6 +309,19 @@ impl Engine {
                 );
                 Err(Stopped::Failed(FailureReason::GateFailed, message))
             }
+        }
+    }
+
+    /// An error where a step may not write to a path that the procedure names.
+    pub(crate) fn may_write(&self, step: &str, path: &str) -> Result<(), Stopped> {
+        let reason = if self.guard.is_denied(path) {
+            FailureReason::PolicyDenied
+        } else {
+            FailureReason::GateFailed
+        };
+        match self.foreign(step, path)? {
+            Some(refusal) => Err(Stopped::Failed(reason, refusal)),
+            None => Ok(()),
         }
     }
 
@@ -368,9 +339,7 @@ impl Engine {
     ) -> Result<(String, Vec<String>), Stopped> {
         let context = self.context_of(spot);
         let path = self.templates.render_inline(&render.path, &context)?;
-        if let Some(refusal) = self.foreign(&spot.step.name, &path)? {
-            return Err(Stopped::Failed(FailureReason::GateFailed, refusal));
-        }
+        self.may_write(&spot.step.name, &path)?;
         let text = ended(&self.templates.render(&render.template, &context)?);
         self.put(&path, text)?;
         self.acted(spot, SYSTEM, String::new(), vec![path.clone()], (0, 0));

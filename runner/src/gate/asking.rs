@@ -15,14 +15,11 @@ use super::{
     trust,
 };
 use crate::{
-    action::prompt::{repair, unfenced},
+    action::{prompt::unfenced, repairs::Repairs},
     attempt::{Spot, Stopped},
     engine::Engine,
     llm::{Ask, LlmError, codec::ChatMessage},
 };
-
-/// Most repairs of an answer.
-const REPAIRS: u32 = 2;
 
 impl Engine {
     /// Has models judge; an error where they cannot be asked.
@@ -101,7 +98,7 @@ impl Engine {
             }
             self.reporter.record([what]);
         };
-        let mut repairs = 0;
+        let mut repairs = Repairs::default();
         let said = loop {
             let answer = match self.llm.ask(&mut ask, &report).await {
                 Ok(answer) => answer,
@@ -116,17 +113,9 @@ impl Engine {
             if problems.is_empty() {
                 break review::answers(review, text);
             }
-            if repairs == REPAIRS {
-                let problems = problems.join("; ");
-                break Err(format!(
-                    "after {REPAIRS} repairs it is not what was asked for: {problems}"
-                ));
+            if let Err(why) = repairs.again(&mut ask, answer, &problems) {
+                break Err(format!("the answer {why}"));
             }
-            repairs += 1;
-            ask.key.turn += 1;
-            ask.messages.push(ChatMessage::new("assistant", answer));
-            ask.messages
-                .push(ChatMessage::new("user", repair(&problems)));
         };
         let model = answered
             .into_inner()

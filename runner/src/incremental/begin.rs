@@ -1,10 +1,7 @@
 //! The beginning of an incremental run, in its first launch before any step: the idea is classified and put where the iteration
 //! goes on from, and what people edited is told. The first snapshot has all of it, so later launches go the same way.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{
@@ -25,11 +22,12 @@ use super::{
     written,
 };
 use crate::{
-    action::prompt::repair, ending::End, engine::Engine, llm::codec::ChatMessage, messages::SYSTEM,
+    action::{repairs::Repairs, spent::Spent},
+    ending::End,
+    engine::Engine,
+    messages::SYSTEM,
 };
 
-/// Most repairs of an answer.
-const REPAIRS: u32 = 2;
 /// Most edited files that a message names.
 const MOST_NAMED: usize = 200;
 
@@ -150,21 +148,13 @@ impl Engine {
     }
 
     async fn kind_asked_for(&self, plan: &RunPlan) -> Result<(Answer, (u64, u64)), Failure> {
-        let (input, output) = (AtomicU64::new(0), AtomicU64::new(0));
+        let spent = Spent::default();
         let report = |what: What| {
-            if let What::LlmRequest {
-                input_tokens,
-                output_tokens,
-                ..
-            } = &what
-            {
-                input.fetch_add(*input_tokens, Ordering::Relaxed);
-                output.fetch_add(*output_tokens, Ordering::Relaxed);
-            }
+            spent.count(&what);
             self.reporter.record([what]);
         };
         let mut ask = classify::question(plan);
-        let mut repairs = 0;
+        let mut repairs = Repairs::default();
         loop {
             let said = self.llm.ask(&mut ask, &report).await.map_err(|error| {
                 failed(
@@ -173,30 +163,14 @@ impl Engine {
                 )
             })?;
             let problems = match classify::read(&said) {
-                Ok(answer) => {
-                    let tokens = (
-                        input.load(Ordering::Relaxed),
-                        output.load(Ordering::Relaxed),
-                    );
-                    return Ok((answer, tokens));
-                }
+                Ok(answer) => return Ok((answer, spent.tokens())),
                 Err(problems) => problems,
             };
-            if repairs == REPAIRS {
-                return Err(failed(
-                    FailureReason::GateFailed,
-                    format!(
-                        "the answer to {} is not what was asked for after {REPAIRS} repairs: {}",
-                        ask.key,
-                        problems.join("; ")
-                    ),
-                ));
-            }
-            repairs += 1;
-            ask.key.turn += 1;
-            ask.messages.push(ChatMessage::new("assistant", said));
-            ask.messages
-                .push(ChatMessage::new("user", repair(&problems)));
+            let key = ask.key.clone();
+            repairs.again(&mut ask, said, &problems).map_err(|why| {
+                let message = format!("the answer to {key} {why}");
+                failed(FailureReason::GateFailed, message)
+            })?;
         }
     }
 

@@ -89,7 +89,7 @@ pub(crate) fn answers(answers: &[(&str, &str)]) -> Replay {
     Replay::new(&[("c".into(), cassette)]).unwrap().filling()
 }
 
-fn key_of(text: &str) -> Key {
+pub(crate) fn key_of(text: &str) -> Key {
     // An item may have a space in its name.
     let end = text.rfind(']').map_or(0, |end| end + 1);
     let split = text[end..].find(' ').map_or(text.len(), |at| end + at);

@@ -7,6 +7,7 @@
     reason = "a test fails by panicking"
 )]
 
+mod company;
 mod flight;
 mod loops;
 mod options;

@@ -157,7 +157,7 @@ async fn what_is_no_choice_is_repaired() {
     assert_eq!(reason, FailureReason::GateFailed);
     assert!(
         message
-            .starts_with("the answer to fix/react attempt 1 turn 3 is no choice after 2 repairs: "),
+            .starts_with("the answer to fix/react attempt 1 turn 3 is not what was asked for after 2 repairs: "),
         "{message}"
     );
 }

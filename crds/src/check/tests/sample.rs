@@ -17,6 +17,7 @@ fn no_sample_has_a_mistake() {
                 "plan-tasks",
                 "implement",
                 "verify",
+                "comply",
             ][..],
         ),
         (

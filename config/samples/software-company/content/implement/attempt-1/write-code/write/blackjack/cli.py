@@ -37,7 +37,7 @@ def ask_bet(ask: Ask, say: Say, chips: int) -> int | None:
         answer = ask(f"Bet (1-{chips}, q to quit): ").strip().lower()
         if answer in ("q", "quit"):
             return None
-        if answer.isascii() and answer.isdigit() and 1 <= int(answer) <= chips:
+        if answer.isdigit() and 1 <= int(answer) <= chips:
             return int(answer)
         say(f"Please bet a whole number from 1 to {chips}.")
 

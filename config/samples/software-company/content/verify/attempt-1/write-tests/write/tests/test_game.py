@@ -3,7 +3,7 @@
 import pytest
 
 from blackjack.cards import Card
-from blackjack.game import Outcome, Round, RuleError, payout
+from blackjack.game import Outcome, Round, RuleError, pay
 
 
 class StackedShoe:
@@ -31,7 +31,7 @@ def deal(ranks, bet=10, chips=100):
     ],
 )
 def test_payouts(outcome, bet, chips):
-    assert payout(outcome, bet) == chips
+    assert pay(outcome, bet) == chips
 
 
 @pytest.mark.parametrize(
