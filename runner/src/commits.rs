@@ -15,6 +15,7 @@ use sopwith_crds::{
         plan::{Deliver, RunPlan},
         report::{Outcome, What},
     },
+    places::is_delivered,
     sop_definition::Step,
     status::{Failure, FailureReason},
 };
@@ -33,6 +34,7 @@ use crate::{
         remote::{LIMITS, Pushed, Remote},
     },
     snapshot::Blobs,
+    tree::{Tree, TreeError},
 };
 
 /// Packs that are fetched at once.
@@ -110,6 +112,23 @@ fn of_run(plan: &RunPlan) -> Vec<(&'static str, String)> {
     ]
 }
 
+/// The files of a project that are delivered, and of the others those that it began with.
+fn committed(
+    now: &Tree,
+    base: Option<&Tree>,
+    delivered: impl Fn(&str) -> bool,
+) -> Result<Tree, TreeError> {
+    let mut tree = now.clone();
+    for (path, _) in now.iter().filter(|(path, _)| !delivered(path)) {
+        tree.remove(path);
+    }
+    let kept = base.into_iter().flat_map(Tree::iter);
+    for (path, file) in kept.filter(|(path, _)| !delivered(path)) {
+        tree.write(path, file.bytes.clone(), file.executable)?;
+    }
+    Ok(tree)
+}
+
 /// A commit with its pack among the blobs.
 fn kept(blobs: &mut Blobs, made: &Made, step: &str, attempt: u32) -> StepCommit {
     StepCommit {
@@ -149,13 +168,22 @@ impl Engine {
     /// Commits what a step that passed leaves; gives the commit that the project is at.
     pub(crate) fn commit(&mut self, step: &Step, attempt: u32) -> Result<Option<String>, Fault> {
         let about = self.about(step, attempt);
-        let tree = self.tree.read(Clone::clone);
+        let tree = self.to_commit()?;
         if let Some(made) = self.history.commit(&tree, &about)? {
             let commit = kept(&mut self.blobs, &made, &step.name, attempt);
             self.record.commits.items.clear();
             self.record.commits.made.push(commit);
         }
         Ok(self.history.head().map(|head| head.to_string()))
+    }
+
+    /// The project without what is of one run only; of that the repository keeps what it had.
+    fn to_commit(&self) -> Result<Tree, Fault> {
+        let base = self.record.baseline.as_ref().map(|line| &line.tree);
+        let tree = self
+            .tree
+            .read(|now| committed(now, base, |path| is_delivered(&self.plan.layout, path)));
+        tree.map_err(|error| Fault::TooMuch(error.to_string()))
     }
 
     fn about(&self, step: &Step, attempt: u32) -> About {
@@ -179,8 +207,8 @@ impl Engine {
 
     /// No step leaves what nobody may write, however it was written.
     pub(crate) fn nothing_is_guarded(&mut self) -> Result<(), Stopped> {
-        let tree = self.tree.read(Clone::clone);
-        let changed = self.history.changed(&tree);
+        let tree = self.to_commit();
+        let changed = tree.and_then(|tree| self.history.changed(&tree));
         let changed = changed.map_err(|fault| Stopped::internal(&fault))?;
         let refusal = |path: &String| self.guard.undeliverable(path);
         match changed.iter().find_map(refusal) {
@@ -266,5 +294,31 @@ fn undelivered(run: &str, remote: &Remote, branch: &str, error: &ResumeError) ->
              commits.bundle, from which `git fetch commits.bundle sopwith/{run}` takes them into a clone; merge them there, or begin a new run \
              from what the branch has now"
         ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tree(files: &[(&str, &'static str)]) -> Tree {
+        let mut tree = Tree::default();
+        for (path, text) in files {
+            tree.write(path, text.as_bytes().into(), false).unwrap();
+        }
+        tree
+    }
+
+    #[test]
+    fn what_is_of_one_run_only_is_not_committed_and_the_repository_keeps_its_own() {
+        let base = tree(&[("a", "old"), ("tmp/theirs", "old"), ("tmp/gone", "old")]);
+        let now = tree(&[("a", "new"), ("tmp/theirs", "new"), ("tmp/ours", "new")]);
+        let delivered = |path: &str| !path.starts_with("tmp/");
+        assert_eq!(
+            committed(&now, Some(&base), delivered).unwrap(),
+            tree(&[("a", "new"), ("tmp/theirs", "old"), ("tmp/gone", "old")])
+        );
+        let alone = committed(&now, None, delivered).unwrap();
+        assert_eq!(alone, tree(&[("a", "new")]));
     }
 }

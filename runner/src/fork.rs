@@ -188,7 +188,7 @@ fn join_machines<'a>(
     into.trail
         .extend(trail.into_iter().skip(before.trail.len()));
     into.measures.merge(&before.measures, measures);
-    into.unmet.merge(&before.unmet, unmet);
+    into.unmet.merge(&before.unmet, &unmet);
     for (path, from) in made {
         into.made.entry(path).or_default().extend(from);
     }

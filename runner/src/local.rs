@@ -318,9 +318,9 @@ pub async fn fly(
     };
     let scratch = std::env::temp_dir().join(format!("sopwith-local-{}", uuid::Uuid::new_v4()));
     let benches = benches(&plan, &scratch, program);
-    let (end, _) = flight
-        .fly(benches, |reporter| reporter.witnessed_by(tell))
-        .await;
+    // A launch is a long future; whoever waits for it would carry it in its own.
+    let flight = Box::pin(flight.fly(benches, |reporter| reporter.witnessed_by(tell)));
+    let (end, _) = flight.await;
     if let Err(error) = std::fs::remove_dir_all(&scratch)
         && error.kind() != std::io::ErrorKind::NotFound
     {

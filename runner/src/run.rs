@@ -156,7 +156,8 @@ impl Flight {
                     return ended(&reporter, vec![], stop.outcome(), None, start.snapshot).await;
                 }
             };
-            let beginning = match base::begin(&plan, &start, &gateway, &reporter, way).await {
+            let beginning = Box::pin(base::begin(&plan, &start, &gateway, &reporter, way));
+            let beginning = match beginning.await {
                 Ok(beginning) => beginning,
                 Err((outcome, failure)) => {
                     return ended(&reporter, first, outcome, failure, start.snapshot).await;

@@ -73,7 +73,7 @@ impl Unmet {
     }
 
     /// Takes over what another made of `before`.
-    pub fn merge(&mut self, before: &Self, after: Self) {
+    pub fn merge(&mut self, before: &Self, after: &Self) {
         self.0
             .retain(|key| after.0.contains(key) || !before.0.contains(key));
         self.0.extend(after.0.difference(&before.0).cloned());
@@ -143,8 +143,8 @@ mod tests {
         let (mut one, mut other, mut all) = (before.clone(), before.clone(), before.clone());
         one.book(gate("a"), Verdict::Passed);
         other.book(gate("c"), Verdict::Failed);
-        all.merge(&before, one);
-        all.merge(&before, other);
+        all.merge(&before, &one);
+        all.merge(&before, &other);
         assert!(!all.has(gate("a")) && all.has(gate("b")) && all.has(gate("c")));
     }
 }

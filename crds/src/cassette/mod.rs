@@ -187,7 +187,10 @@ pub fn write(
         version: VERSION,
         interactions,
     };
-    let mut head: String = comment.iter().map(|line| format!("# {line}\n")).collect();
+    let mut head = String::new();
+    for line in comment {
+        head.extend(["# ", line, "\n"]);
+    }
     head.push_str("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: ");
     head.push_str(name);
     let readable = serde_saphyr::to_string(&cassette).ok();
@@ -322,18 +325,14 @@ impl CassetteFile {
         let mut parts = Vec::new();
         for (name, text) in &self.parts {
             let mut cassette = parse(name, text)?;
-            cassette
-                .interactions
-                .retain_mut(|one| match fresh.remove(&one.key) {
-                    Some(recorded) => {
-                        *one = recorded.clone();
-                        true
-                    }
-                    None => {
-                        unasked.insert(one.key.clone());
-                        false
-                    }
-                });
+            cassette.interactions.retain_mut(|one| {
+                let recorded = fresh.remove(&one.key);
+                match recorded {
+                    Some(recorded) => one.clone_from(recorded),
+                    None => drop(unasked.insert(one.key.clone())),
+                }
+                recorded.is_some()
+            });
             parts.push((name.clone(), cassette));
         }
         let new = recorded.iter().filter(|one| fresh.contains_key(&one.key));

@@ -261,7 +261,8 @@ async fn no_decision_is_changed_or_removed_by_any_way_of_writing() -> Result<()>
 
 #[tokio::test]
 async fn one_decision_at_a_time_on_a_run_that_is_there_through_its_spec() -> Result<()> {
-    in_namespace("decide-how", async |namespace| {
+    // Boxed: it is long, and so would be whatever waits for it.
+    Box::pin(in_namespace("decide-how", async |namespace| {
         let cast = Cast::gathered(&namespace).await?;
         let kates = decision("plan", 1, "kate");
         let mut table = Attempts::new("decisions: one at a time, on what is there");
@@ -312,6 +313,6 @@ async fn one_decision_at_a_time_on_a_run_that_is_there_through_its_spec() -> Res
         table.taken("a run created again, without", cast.of(&cast.dev).create(&PostParams::default(), &again).await);
         ensure!(cast.decisions().await?.is_empty(), "it kept decisions");
         table.end()
-    })
+    }))
     .await
 }

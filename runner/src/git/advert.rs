@@ -97,7 +97,7 @@ fn read_line(found: &mut Advertisement, data: &[u8], first: bool) -> Result<(), 
         .extend(words.split_whitespace().map(str::to_owned));
     let entry = String::from_utf8_lossy(entry);
     let Some((id, name)) = entry.trim_end().split_once(' ') else {
-        return Err(Fault::protocol("a line of its list has no name".into()));
+        return Err(Fault::protocol("a line of its list has no name"));
     };
     // `capabilities^{}` stands for no reference at all, `shallow` for none; what a tag points to is found in the tag.
     if name.ends_with("^{}") || id == "shallow" {
@@ -106,7 +106,7 @@ fn read_line(found: &mut Advertisement, data: &[u8], first: bool) -> Result<(), 
     let id = ObjectId::from_hex(id.as_bytes())
         .map_err(|_| Fault::protocol(format!("{:?} is no id", plain(id.as_bytes()))))?;
     if id.kind() != super::object::HASH {
-        return Err(Fault::protocol("its ids are not those of sha1".into()));
+        return Err(Fault::protocol("its ids are not those of sha1"));
     }
     found.refs.push((name.to_owned(), id));
     Ok(())

@@ -16,7 +16,7 @@ pub const MAX_PACK_BYTES: usize = MAX_TOTAL_BYTES + (16 << 20);
 pub fn request(server: &Advertisement, id: ObjectId) -> Result<Vec<u8>, Fault> {
     if !server.can("shallow") {
         return Err(Fault::protocol(
-            "it cannot give a commit without its history (shallow)".into(),
+            "it cannot give a commit without its history (shallow)",
         ));
     }
     let mut capabilities = String::new();
@@ -107,7 +107,7 @@ impl Reading {
             Some((1, piece)) => self.take(piece),
             Some((2, _)) => Ok(()),
             Some((3, error)) => Err(Fault::Refused(plain(error))),
-            _ => Err(Fault::protocol("a piece of the pack has no band".into())),
+            _ => Err(Fault::protocol("a piece of the pack has no band")),
         }
     }
 

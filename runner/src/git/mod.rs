@@ -31,6 +31,8 @@ mod https;
 mod known_hosts;
 mod ssh;
 
+use std::fmt;
+
 /// Why a repository cannot be read or written. The texts are for people, without the repository's address.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -55,7 +57,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    fn protocol(why: String) -> Self {
+    fn protocol(why: impl fmt::Display) -> Self {
         Self::Protocol(format!(
             "the server does not answer as a Git server does: {why}"
         ))

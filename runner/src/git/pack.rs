@@ -181,16 +181,12 @@ impl<'a> Reader<'a> {
     fn delta(&mut self, start: usize, base: Base, size: usize) -> Result<(), PackError> {
         let delta = self.inflated(size)?;
         let waiting = Waiting { at: start, delta };
-        match self.found(base) {
-            Some(object) => {
-                let (at, object) = self.built(&object, &waiting)?;
-                self.place(at, object)
-            }
-            None => {
-                self.waiting.entry(base).or_default().push(waiting);
-                Ok(())
-            }
-        }
+        let Some(object) = self.found(base) else {
+            self.waiting.entry(base).or_default().push(waiting);
+            return Ok(());
+        };
+        let (at, object) = self.built(&object, &waiting)?;
+        self.place(at, object)
     }
 
     fn found(&self, base: Base) -> Option<Object> {

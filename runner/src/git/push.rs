@@ -75,7 +75,7 @@ pub fn request(
 ) -> Result<Vec<u8>, Fault> {
     if !server.can("report-status") {
         return Err(Fault::protocol(
-            "it does not say what becomes of a push (report-status)".into(),
+            "it does not say what becomes of a push (report-status)",
         ));
     }
     let from = from.unwrap_or(super::object::HASH.null());

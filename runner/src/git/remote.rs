@@ -423,7 +423,8 @@ mod tests {
 
     #[test]
     fn missing_keys_of_the_secret_are_named() {
-        let table: [(&str, &[(&str, &str)], &[&str]); 6] = [
+        type Row<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a [&'a str]);
+        let table: [Row<'_>; 6] = [
             ("https://host/a", &[], &["password"]),
             ("https://host/a", &[("password", "")], &["password"]),
             ("https://host/a", &[("token", "t")], &[]),

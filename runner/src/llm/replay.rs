@@ -205,7 +205,10 @@ pub fn recorded(answer: &Answer) -> Response {
 /// A call, its arguments as an object where that is the same to the byte: they are sent again in the next turn.
 fn recorded_call(call: &FunctionCall) -> RecordedCall {
     let object = serde_json::from_str::<Value>(&call.arguments).ok();
-    let object = object.filter(|value| value.is_object() && value.to_string() == call.arguments);
+    let same = |value: &Value| {
+        serde_json::to_string(value).is_ok_and(|text| value.is_object() && text == call.arguments)
+    };
+    let object = object.filter(same);
     RecordedCall {
         name: call.name.clone(),
         arguments: object.unwrap_or_else(|| Value::String(call.arguments.clone())),

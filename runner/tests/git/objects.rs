@@ -60,9 +60,9 @@ fn versions(repositories: &Repositories, many: u32) -> (Repository, String) {
     let repository = repositories.add("game.git");
     let mut head = String::new();
     for version in 0..many {
-        let mut text: String = (0..60 * many)
-            .map(|n| format!("line {n} of {}\n", n.wrapping_mul(2_654_435_761)))
-            .collect();
+        let lines =
+            (0..60 * many).map(|n| format!("line {n} of {}\n", n.wrapping_mul(2_654_435_761)));
+        let mut text = lines.collect::<Vec<_>>().concat();
         text.insert_str(
             usize::try_from(version * 97).unwrap(),
             &format!("version {version}\n"),
@@ -287,7 +287,7 @@ fn trees_that_name_each_other_too_often_are_given_up() {
         for name in 10..40 {
             match below {
                 Some(id) => {
-                    bytes.extend([format!("40000 {name}\0").as_bytes(), id.as_bytes()].concat())
+                    bytes.extend([format!("40000 {name}\0").as_bytes(), id.as_bytes()].concat());
                 }
                 None => bytes.extend([format!("100644 {name}\0").as_bytes(), &[7; 20]].concat()),
             }

@@ -50,7 +50,7 @@ impl Mounts {
     }
 }
 
-fn plan(url: String, reference: Option<&str>) -> Plan {
+fn plan(url: &str, reference: Option<&str>) -> Plan {
     let ca_ref = url.starts_with("https").then(|| KeyRef {
         name: "trust".into(),
         key: "ca.crt".into(),
@@ -123,7 +123,7 @@ async fn references_are_found(url: &str, mounts: &Mounts, game: &Repository) {
         (Some(&main), &main, &["README.md", "bin/run"]),
     ];
     for (reference, commit, files) in table {
-        let found = fetched(&mounts.remote(&plan(url.to_owned(), reference)))
+        let found = fetched(&mounts.remote(&plan(url, reference)))
             .await
             .unwrap();
         assert_eq!(
@@ -132,7 +132,7 @@ async fn references_are_found(url: &str, mounts: &Mounts, game: &Repository) {
             "{reference:?}"
         );
     }
-    let missing = |reference: &str| mounts.remote(&plan(url.to_owned(), Some(reference)));
+    let missing = |reference: &str| mounts.remote(&plan(url, Some(reference)));
     let fault = missing("release").fetch().await.unwrap_err();
     assert_eq!(
         fault,
@@ -176,7 +176,7 @@ async fn only_the_commit_itself_is_fetched_without_its_history() {
     let (game, head) = game(&repositories);
     let server = Https::serve(&repositories).await;
     let mounts = over_https(&server);
-    let remote = mounts.remote(&plan(format!("{}/team/game.git", server.url), None));
+    let remote = mounts.remote(&plan(&format!("{}/team/game.git", server.url), None));
     let fetched = remote.fetch().await.unwrap().unwrap();
     let old = ObjectId::from_hex(game.git(&["rev-parse", "main~1"]).as_bytes()).unwrap();
     assert_eq!(fetched.commit.to_string(), head);
@@ -194,9 +194,9 @@ async fn an_empty_repository_has_nothing() {
     let https = Https::serve(&repositories).await;
     let ssh = Ssh::serve(&repositories).await;
     for (url, mounts) in [(&https.url, over_https(&https)), (&ssh.url, over_ssh(&ssh))] {
-        let remote = mounts.remote(&plan(format!("{url}/empty.git"), None));
+        let remote = mounts.remote(&plan(&format!("{url}/empty.git"), None));
         assert!(remote.fetch().await.unwrap().is_none());
-        let remote = mounts.remote(&plan(format!("{url}/empty.git"), Some("main")));
+        let remote = mounts.remote(&plan(&format!("{url}/empty.git"), Some("main")));
         let fault = remote.fetch().await.unwrap_err().to_string();
         assert_eq!(
             fault,
@@ -250,7 +250,7 @@ async fn pushed(
 }
 
 async fn a_branch_receives_commits(url: &str, mounts: &Mounts, game: &Repository) {
-    let remote = mounts.remote(&plan(format!("{url}/team/game.git"), Some("main")));
+    let remote = mounts.remote(&plan(&format!("{url}/team/game.git"), Some("main")));
     let before = game.head("main");
     let (base, commits) = made(&remote).await;
     // As if the launch had been killed after a part: the rest follows.
@@ -330,7 +330,7 @@ async fn an_empty_repository_receives_its_first_commits() {
     let empty = repositories.add("empty.git");
     let server = Https::serve(&repositories).await;
     let mounts = over_https(&server);
-    let remote = mounts.remote(&plan(format!("{}/empty.git", server.url), None));
+    let remote = mounts.remote(&plan(&format!("{}/empty.git", server.url), None));
     let (base, commits) = made(&remote).await;
     assert_eq!(
         (base, pushed(&remote, "main", base, &commits).await),
@@ -345,7 +345,7 @@ async fn a_push_that_nobody_heard_the_end_of_is_repeated_without_harm() {
     let (game, _) = game(&repositories);
     let server = Https::serve(&repositories).await;
     let mounts = over_https(&server);
-    let remote = mounts.remote(&plan(format!("{}/team/game.git", server.url), None));
+    let remote = mounts.remote(&plan(&format!("{}/team/game.git", server.url), None));
     let (base, commits) = made(&remote).await;
     server.play("POST /team/game.git/git-receive-pack", Trick::Silent);
     assert_eq!(
@@ -361,7 +361,7 @@ async fn a_server_that_is_ill_for_a_moment_is_asked_again() {
     let (_, head) = game(&repositories);
     let server = Https::serve(&repositories).await;
     let mounts = over_https(&server);
-    let remote = mounts.remote(&plan(format!("{}/team/game.git", server.url), None));
+    let remote = mounts.remote(&plan(&format!("{}/team/game.git", server.url), None));
     server.play("GET", Trick::Status(503, String::new()));
     server.play("GET", Trick::Cut(200));
     server.play("POST", Trick::Cut(300));
@@ -377,7 +377,7 @@ async fn what_a_web_server_refuses_is_told_with_a_remedy() {
     let server = Https::serve(&repositories).await;
     let mounts = over_https(&server);
     let fetch = async |path: &str| {
-        let remote = mounts.remote(&plan(format!("{}/{path}", server.url), None));
+        let remote = mounts.remote(&plan(&format!("{}/{path}", server.url), None));
         let fault = remote.fetch().await.unwrap_err().to_string();
         assert!(!fault.contains(PASSWORD), "{fault}");
         fault
@@ -422,7 +422,7 @@ async fn what_a_web_server_refuses_is_told_with_a_remedy() {
     );
     let anonymous = Plan {
         secret: None,
-        ..plan(format!("{}/team/game.git", server.url), None)
+        ..plan(&format!("{}/team/game.git", server.url), None)
     };
     let said = mounts
         .remote(&anonymous)
@@ -442,7 +442,7 @@ async fn a_token_and_a_password_without_a_user_are_sent_as_the_secret_has_them()
     let (_, head) = game(&repositories);
     let server = Https::serve(&repositories).await;
     let mounts = Mounts::new(&[("token", PASSWORD)], &server.authority);
-    let remote = mounts.remote(&plan(format!("{}/team/game.git", server.url), None));
+    let remote = mounts.remote(&plan(&format!("{}/team/game.git", server.url), None));
     assert_eq!(fetched(&remote).await.unwrap().0, head);
     // The same way, once its Secret was renewed.
     mounts.set("token", "old");
@@ -459,15 +459,12 @@ async fn a_certificate_is_checked_against_the_policys_authorities() {
     let mounts = over_https(&server);
     let url = format!("{}/team/game.git", server.url);
     assert_eq!(
-        fetched(&mounts.remote(&plan(url.clone(), None)))
-            .await
-            .unwrap()
-            .0,
+        fetched(&mounts.remote(&plan(&url, None))).await.unwrap().0,
         head
     );
     std::fs::remove_file(mounts.0.path().join("trust/ca.crt")).unwrap();
     let said = mounts
-        .remote(&plan(url.clone(), None))
+        .remote(&plan(&url, None))
         .fetch()
         .await
         .unwrap_err()
@@ -476,7 +473,7 @@ async fn a_certificate_is_checked_against_the_policys_authorities() {
     let other = Https::serve(&repositories).await;
     std::fs::write(mounts.0.path().join("trust/ca.crt"), &other.authority).unwrap();
     let said = mounts
-        .remote(&plan(url, None))
+        .remote(&plan(&url, None))
         .fetch()
         .await
         .unwrap_err()
@@ -500,7 +497,7 @@ async fn a_host_that_is_not_known_is_not_spoken_to() {
     let server = Ssh::serve(&repositories).await;
     let url = format!("{}/team/game.git", server.url);
     let mounts = over_ssh(&server);
-    let remote = mounts.remote(&plan(url, None));
+    let remote = mounts.remote(&plan(&url, None));
     let said = async |known: &str| {
         mounts.set("known_hosts", known);
         match fetched(&remote).await {
@@ -566,7 +563,7 @@ async fn what_an_ssh_server_refuses_is_told_with_a_remedy() {
     let server = Ssh::serve(&repositories).await;
     let mounts = over_ssh(&server);
     let fetch = async |path: &str| {
-        let remote = mounts.remote(&plan(format!("{}/{path}", server.url), None));
+        let remote = mounts.remote(&plan(&format!("{}/{path}", server.url), None));
         remote.fetch().await.unwrap_err().to_string()
     };
     let said = fetch("team/none.git").await;

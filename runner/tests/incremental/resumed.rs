@@ -120,10 +120,11 @@ async fn a_run_that_recovers_with_the_same_idea_is_not_classified_again() {
 fn on_repository(server: &Https, idea: &str, from: &str, to: &str) -> Room {
     let mut room = Room::new(idea);
     room.project = None;
-    room.policy += &format!(
+    let git = format!(
         "  git:\n  - url: {}/team\n    secretRef: {{name: repo}}\n    caRef: {{name: trust, key: ca.crt}}\n    branches: [\"sopwith/*\"]\n",
         server.url
     );
+    room.policy.push_str(&git);
     for (name, file, text) in [
         ("repo", "username", USER),
         ("repo", "password", PASSWORD),

@@ -156,8 +156,9 @@ async fn what_is_no_choice_is_repaired() {
     let (reason, message) = never.failure();
     assert_eq!(reason, FailureReason::GateFailed);
     assert!(
-        message
-            .starts_with("the answer to fix/react attempt 1 turn 3 is not what was asked for after 2 repairs: "),
+        message.starts_with(
+            "the answer to fix/react attempt 1 turn 3 is not what was asked for after 2 repairs: "
+        ),
         "{message}"
     );
 }

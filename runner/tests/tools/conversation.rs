@@ -295,14 +295,15 @@ async fn results_are_bounded_by_the_window_and_old_ones_make_room() {
     let long: String = "      # a line of the file that is read again and again\n".repeat(100);
     let room = Room::new()
         .sop("    other: |\n", &format!("    other: |\n{long}"))
+        .sop("model: strong,", "model: strong, maxTurns: 12,")
         .policy(
             "aliases: [strong],",
             "aliases: [strong], contextWindow: 6000, maxOutputTokens: 1000,",
         );
     let read = "{tool_calls: [{name: read_file, arguments: {path: src/other.py}}]}";
-    let run = room
-        .fly(&[read, read, read, read, read, read, read, DONE])
-        .await;
+    let mut answers = vec![read; 10];
+    answers.push(DONE);
+    let run = room.fly(&answers).await;
     assert_eq!(run.flown.end.failure, None);
     let first = &run.told(2)[0];
     assert!(
@@ -311,7 +312,7 @@ async fn results_are_bounded_by_the_window_and_old_ones_make_room() {
         ),
         "{first}"
     );
-    let last = run.told(8);
+    let last = run.told(11);
     let left_out = last
         .iter()
         .filter(|text| text.starts_with("[left out to make room"))
