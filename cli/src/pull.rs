@@ -103,6 +103,7 @@ pub(crate) async fn run(cluster: &Cluster, args: &PullArgs) -> anyhow::Result<()
     }
     let cassette = cassette(&mut gateway, &snapshot, &frozen.plan).await?;
     stage.write(&cassette.file, &cassette.content)?;
+    fetched.push(Fetched::of(&cassette.file, &cassette.content));
     files.push(cassette.file);
     stage.place(&files)?;
     let mut said = summary(&snapshot, &fetched, project);

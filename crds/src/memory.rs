@@ -9,7 +9,7 @@ use crate::{
         VERSION,
         memory::{Fact, Facts},
         plan::RunPlan,
-        snapshot::Message,
+        snapshot::{Message, SYSTEM},
     },
     sop_definition::ReactMode,
     status::Verdict,
@@ -17,8 +17,6 @@ use crate::{
 use k8s_openapi::jiff::Timestamp;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The sender of what no role said.
-const SYSTEM: &str = "sopwith";
 /// Where the idea comes from, as facts name it.
 const IDEA: &str = "idea";
 /// Most facts that a run leaves.

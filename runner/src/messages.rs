@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use sopwith_crds::{
-    contract::{plan::RunPlan, snapshot::Message},
+    contract::{
+        plan::RunPlan,
+        snapshot::{Message, SYSTEM},
+    },
     sop_definition::{Gate, Role, Step},
     status::Verdict,
 };
 
 use crate::{attempt::Spot, engine::Engine};
 
-/// Who speaks for gates, commands and rendered files.
-pub const SYSTEM: &str = "sopwith";
 /// Messages that a role sees which does not say how many.
 const WINDOW: u32 = 5;
 

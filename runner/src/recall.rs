@@ -6,12 +6,16 @@ use std::{collections::BTreeSet, fmt::Write as _};
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use sopwith_crds::{
-    contract::{memory::Fact, plan::RunPlan, snapshot::Message},
+    contract::{
+        memory::Fact,
+        plan::RunPlan,
+        snapshot::{Message, SYSTEM},
+    },
     memory::{MAX_TOLD, about},
     sop_definition::Step,
 };
 
-use crate::{engine::Engine, messages::SYSTEM};
+use crate::engine::Engine;
 
 /// The cause of the message that says what a run recalls. What steps say has the step and a slash before it.
 pub const CAUSE: &str = "memory";

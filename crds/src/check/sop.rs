@@ -9,6 +9,7 @@ use super::{
 };
 use crate::{
     SopDefinitionSpec,
+    contract::snapshot::SYSTEM,
     sop_definition::{Artifact, ReactMode, Role, Step},
 };
 use std::collections::BTreeMap;
@@ -77,6 +78,14 @@ fn head(spec: &SopDefinitionSpec, found: &mut Found) {
         "role",
         spec.roles.iter().map(|role| role.name.as_str()),
     );
+    let steps = spec.steps.iter().map(|step| ("steps", &step.name));
+    let roles = spec.roles.iter().map(|role| ("roles", &role.name));
+    for (list, name) in steps.chain(roles).filter(|(_, name)| *name == SYSTEM) {
+        found.add(
+            format!("spec.{list}[{name}]"),
+            format!("\"{name}\" is how messages name the system itself; choose another name"),
+        );
+    }
     found.repeated(
         "spec.parameters",
         "parameter",

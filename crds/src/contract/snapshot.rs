@@ -123,6 +123,9 @@ pub struct TreeEntry {
     pub executable: bool,
 }
 
+/// The sender of what no role said: gates, programs, rendered files, the system itself.
+pub const SYSTEM: &str = "sopwith";
+
 /// What an action returned, in the order of the run: its trace.
 #[derive(Clone, Debug, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]

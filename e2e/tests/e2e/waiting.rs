@@ -172,7 +172,8 @@ async fn a_field_whose_behaviour_comes_later_is_refused_not_ignored() -> Result<
         namespace.apply_fixture("small/sop.yaml").await?;
         let mut objects =
             fixture::read(sopwith_e2e::repository().join("e2e/fixtures/small/run.yaml"))?;
-        sample::of_kind(&mut objects, "AgentRun")?.data["spec"]["incremental"] = true.into();
+        sample::of_kind(&mut objects, "AgentRun")?.data["spec"]["features"] =
+            serde_json::json!({ "x": true });
         namespace.apply(objects).await?;
         let run = namespace.ended("hello", 30).await?;
         ensure!(
@@ -186,7 +187,7 @@ async fn a_field_whose_behaviour_comes_later_is_refused_not_ignored() -> Result<
             .context("no failure")?;
         ensure!(failure.reason.to_string() == "InvalidPlan", "{failure:?}");
         ensure!(
-            failure.message.contains("spec.incremental")
+            failure.message.contains("spec.features[x]")
                 && failure.message.contains("not supported yet"),
             "{failure:?}"
         );

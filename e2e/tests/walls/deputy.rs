@@ -214,11 +214,11 @@ async fn what_the_operator_is_asked_to_do_beyond_the_policy_it_does_not_do() -> 
             ("a-policy-less", of_sop("none"), "SopNotFound"),
             ("prod", with("environment", json!("prod")), "PolicyDenied"),
             ("no-model", json!({ "sopRef": { "name": "asks" }, "model": "expensive" }), "PolicyDenied"),
-            ("git", with("project", json!({ "source": { "git": { "url": "ssh://git@internal/secret.git" } } })), "InvalidPlan"),
+            ("git", with("project", json!({ "source": { "git": { "url": "ssh://git@internal/secret.git" } } })), "PolicyDenied"),
             ("of-run", with("project", json!({ "source": { "run": "theirs" } })), "RunNotFound"),
             ("upload", with("project", json!({ "source": { "upload": format!("sha256:{}", "0".repeat(64)) } })), "UploadNotFound"),
             ("deliver", with("project", json!({ "deliver": { "git": { "branch": "main" } } })), "InvalidPlan"),
-            ("recover", with("recoverFrom", json!({ "run": "theirs" })), "InvalidPlan"),
+            ("recover", with("recoverFrom", json!({ "run": "theirs" })), "RunNotFound"),
             (
                 "reqa",
                 {

@@ -9,7 +9,10 @@ use k8s_openapi::jiff::Timestamp;
 use serde_json::{Map, Value};
 use sopwith_crds::{
     check::defaults,
-    contract::report::{ToolStatus, What},
+    contract::{
+        report::{ToolStatus, What},
+        snapshot::SYSTEM,
+    },
     sop_definition::{Role, ToolCall},
     status::FailureReason,
     tool_policy::{Builtin, called, granted},
@@ -232,7 +235,7 @@ impl Engine {
             }
         };
         let seconds = begun.elapsed().as_secs_f64();
-        let sender = role.map_or("sopwith", |role| &role.name);
+        let sender = role.map_or(SYSTEM, |role| &role.name);
         let asked = (&*call.name, &*arguments.to_string());
         self.tell(spot, sender, Some(&known), asked, &called, seconds);
         if called.status != ToolStatus::Ok {

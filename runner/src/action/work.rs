@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 use sopwith_crds::{
-    contract::report::What,
+    contract::{report::What, snapshot::SYSTEM},
     sop_definition::{Command, Prompt, Render, Work},
     status::FailureReason,
 };
@@ -23,7 +23,7 @@ use crate::{
     engine::Engine,
     gate::short,
     llm::{Ask, LlmError},
-    messages::{SYSTEM, remembered},
+    messages::remembered,
     ownership::{others, refusal},
     recall,
 };

@@ -5,7 +5,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use sopwith_crds::{
-    contract::report::{What, gate_label},
+    contract::{
+        report::{What, gate_label},
+        snapshot::SYSTEM,
+    },
     sop_definition::{Gate, GateKind},
     status::{FailureReason, GateStatus, Verdict},
 };
@@ -19,7 +22,7 @@ use crate::{
     attempt::{Spot, Stopped, holds},
     engine::Engine,
     measures::{self, Taken},
-    messages::{self, SYSTEM, Said},
+    messages::{self, Said},
     sop::Fault,
     trail::{Entry, Passage},
     tree::{Tree, TreeFile, entry},

@@ -9,7 +9,7 @@ use sopwith_crds::{
         Digest,
         plan::{RunPlan, Source},
         report::{Outcome, What},
-        snapshot::Message,
+        snapshot::{Message, SYSTEM},
     },
     places::{BUGFIX, DEPENDENCIES, REQUIREMENT},
     status::{Failure, FailureReason},
@@ -25,7 +25,6 @@ use crate::{
     action::{repairs::Repairs, spent::Spent},
     ending::End,
     engine::Engine,
-    messages::SYSTEM,
 };
 
 /// Most edited files that a message names.

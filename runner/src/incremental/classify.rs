@@ -3,7 +3,7 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sopwith_crds::{
-    contract::{cassette::Key, plan::RunPlan},
+    contract::{cassette::Key, plan::RunPlan, snapshot::SYSTEM},
     status::IdeaKind,
 };
 
@@ -11,7 +11,6 @@ use crate::{
     action::prompt::unfenced,
     gate::mismatches,
     llm::{Ask, codec::ChatMessage},
-    messages::SYSTEM,
 };
 
 /// The action by which its request is known, with [`SYSTEM`] as the step.
