@@ -5,10 +5,7 @@ use std::collections::BTreeSet;
 use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use sopwith_crds::{
-    contract::{
-        plan::RunPlan,
-        snapshot::{Message, SYSTEM},
-    },
+    contract::{plan::RunPlan, snapshot::Message},
     sop_definition::{Gate, Role, Step},
     status::Verdict,
 };
@@ -108,7 +105,7 @@ pub fn seen(messages: &[&Message]) -> Value {
 /// What is added to the trace.
 #[derive(Debug, Default)]
 pub(crate) struct Said<'a> {
-    /// A role, or [`SYSTEM`].
+    /// A role, or [`sopwith_crds::contract::snapshot::SYSTEM`].
     pub(crate) sender: &'a str,
     /// Roles.
     pub(crate) recipients: Vec<String>,
