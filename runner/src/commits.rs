@@ -300,14 +300,7 @@ fn undelivered(run: &str, remote: &Remote, branch: &str, error: &ResumeError) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tree(files: &[(&str, &'static str)]) -> Tree {
-        let mut tree = Tree::default();
-        for (path, text) in files {
-            tree.write(path, text.as_bytes().into(), false).unwrap();
-        }
-        tree
-    }
+    use crate::tree::of as tree;
 
     #[test]
     fn what_is_of_one_run_only_is_not_committed_and_the_repository_keeps_its_own() {

@@ -217,14 +217,7 @@ fn changed(before: &Tree, after: &Tree) -> Vec<(String, Option<TreeFile>)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tree(files: &[(&str, &'static str)]) -> Tree {
-        let mut tree = Tree::default();
-        for (path, text) in files {
-            tree.write(path, text.as_bytes().into(), false).unwrap();
-        }
-        tree
-    }
+    use crate::tree::of as tree;
 
     #[test]
     fn what_was_written_changed_and_removed_is_seen() {

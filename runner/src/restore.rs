@@ -130,14 +130,7 @@ pub(crate) fn by_programs(
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn tree(files: &[(&str, &'static str)]) -> Tree {
-        let mut tree = Tree::default();
-        for (path, text) in files {
-            tree.write(path, text.as_bytes().into(), false).unwrap();
-        }
-        tree
-    }
+    use crate::tree::of as tree;
 
     #[test]
     fn what_is_kept_is_as_it_is_now_and_all_else_as_it_was() {

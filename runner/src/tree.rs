@@ -189,6 +189,17 @@ pub fn matcher(pattern: &str) -> Result<GlobMatcher, TreeError> {
         })
 }
 
+/// A tree of text files, for tests.
+#[cfg(test)]
+pub(crate) fn of(files: &[(&str, &str)]) -> Tree {
+    let mut tree = Tree::default();
+    for (path, text) in files {
+        let bytes = Bytes::copy_from_slice(text.as_bytes());
+        tree.write(path, bytes, false).unwrap();
+    }
+    tree
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

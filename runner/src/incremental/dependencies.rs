@@ -292,17 +292,9 @@ impl Engine {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::of as tree;
     use serde_json::json;
     use sopwith_crds::check::defaults;
-
-    fn tree(files: &[(&str, &str)]) -> Tree {
-        let mut tree = Tree::default();
-        for (path, text) in files {
-            tree.write(path, text.as_bytes().to_vec().into(), false)
-                .unwrap();
-        }
-        tree
-    }
 
     fn layout() -> BTreeMap<String, String> {
         defaults::layout(&BTreeMap::new(), "game")

@@ -115,6 +115,7 @@ fn written(plan: &RunPlan, kind: IdeaKind, tree: &mut Tree) -> Result<String, Tr
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::tree::of as tree;
     use sopwith_crds::{
         check::defaults,
         contract::{
@@ -122,15 +123,6 @@ mod tests {
             plan::RunOptions,
         },
     };
-
-    fn tree(files: &[(&str, &str)]) -> Tree {
-        let mut tree = Tree::default();
-        for (path, text) in files {
-            tree.write(path, text.as_bytes().to_vec().into(), false)
-                .unwrap();
-        }
-        tree
-    }
 
     fn layout() -> BTreeMap<String, String> {
         defaults::layout(&BTreeMap::new(), "game")

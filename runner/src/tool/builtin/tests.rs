@@ -4,17 +4,9 @@ use sopwith_crds::contract::Digest;
 
 use super::*;
 use crate::guard::Guard;
+pub(super) use crate::tree::of as tree;
 
 const MOST: usize = 400;
-
-pub(super) fn tree(files: &[(&str, &str)]) -> Tree {
-    let mut tree = Tree::default();
-    for (path, content) in files {
-        tree.write(path, Bytes::copy_from_slice(content.as_bytes()), false)
-            .unwrap();
-    }
-    tree
-}
 
 fn looked(builtin: Builtin, arguments: &Value, tree: &Tree) -> String {
     look(builtin, arguments, tree, MOST).unwrap_or_else(|error| format!("error: {error}"))
