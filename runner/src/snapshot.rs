@@ -22,7 +22,7 @@ use crate::{
     measures::Measures,
     sop::State,
     trail::Entry,
-    tree::{Tree, TreeError},
+    tree::{Tree, TreeError, TreeFile, entry},
     unmet::Unmet,
 };
 
@@ -170,6 +170,37 @@ pub struct Blobs {
     gateway: Gateway,
     stored: BTreeSet<Digest>,
     waiting: BTreeMap<Digest, Bytes>,
+    last: Last,
+}
+
+/// What was worked out for the last snapshot. Most of it is the same in the next one: so a step costs what it adds.
+#[derive(Debug, Default)]
+struct Last {
+    /// Entries of files by path, with the bytes that they are of.
+    files: BTreeMap<String, (Bytes, TreeEntry)>,
+    /// The first so many messages, as JSON lines.
+    messages: usize,
+    lines: Vec<u8>,
+}
+
+impl Last {
+    /// The entry of a file that is the same bytes as in the last snapshot.
+    fn entry(&self, path: &str, file: &TreeFile) -> Option<(Bytes, TreeEntry)> {
+        let (bytes, entry) = self.files.get(path)?;
+        let same = bytes.as_ptr() == file.bytes.as_ptr() && bytes.len() == file.bytes.len();
+        (same && entry.executable == file.executable).then(|| (bytes.clone(), entry.clone()))
+    }
+
+    /// The trace as JSON lines.
+    fn lines(&mut self, messages: &[Message]) -> Bytes {
+        for message in messages.get(self.messages..).unwrap_or_default() {
+            self.lines
+                .extend(serde_json::to_vec(message).unwrap_or_default());
+            self.lines.push(b'\n');
+        }
+        self.messages = messages.len();
+        Bytes::copy_from_slice(&self.lines)
+    }
 }
 
 impl Blobs {
@@ -179,6 +210,7 @@ impl Blobs {
             gateway,
             stored: BTreeSet::new(),
             waiting: BTreeMap::new(),
+            last: Last::default(),
         }
     }
 
@@ -193,14 +225,13 @@ impl Blobs {
 
     /// Takes the files of a project, and the list of them; they are uploaded with the next snapshot.
     pub fn add_base(&mut self, base: Base) -> Baseline {
-        let entries = base.tree.entries();
+        let entries = self.add_files(&base.tree);
         if let Origin::Run { .. } = base.origin {
             // The gateway made them this run's own when it gave them.
-            self.stored
-                .extend(entries.iter().map(|entry| entry.digest.clone()));
-        }
-        for (_, file) in base.tree.iter() {
-            self.add(file.bytes.clone());
+            for entry in &entries {
+                self.waiting.remove(&entry.digest);
+                self.stored.insert(entry.digest.clone());
+            }
         }
         let list = serde_json_canonicalizer::to_vec(&entries).unwrap_or_default();
         Baseline {
@@ -251,6 +282,21 @@ impl Blobs {
         Ok(())
     }
 
+    /// Takes the files of a project; gives what a snapshot lists.
+    fn add_files(&mut self, tree: &Tree) -> Vec<TreeEntry> {
+        let mut files = BTreeMap::new();
+        for (path, file) in tree.iter() {
+            let known = self.last.entry(path, file).unwrap_or_else(|| {
+                self.add(file.bytes.clone());
+                (file.bytes.clone(), entry(path, file))
+            });
+            files.insert(path.to_owned(), known);
+        }
+        let entries = files.values().map(|(_, entry)| entry.clone()).collect();
+        self.last.files = files;
+        entries
+    }
+
     /// Uploads a snapshot after everything it refers to; gives its digest.
     pub async fn save(
         &mut self,
@@ -259,15 +305,14 @@ impl Blobs {
         record: &Record,
         spent: Usage,
     ) -> Result<Digest, GatewayError> {
-        for (_, file) in tree.iter() {
-            self.add(file.bytes.clone());
-        }
-        let messages = self.add(lines(&record.messages).into());
+        let tree = self.add_files(tree);
+        let lines = self.last.lines(&record.messages);
+        let messages = self.add(lines);
         self.flush().await?;
         let snapshot = Snapshot {
             version: VERSION,
             plan: plan.to_string(),
-            tree: tree.entries(),
+            tree,
             messages: Some(messages),
             machine: serde_json::to_value(&record.machine).unwrap_or_default(),
             spent,
@@ -475,20 +520,53 @@ pub(crate) async fn files(
     Ok(tree)
 }
 
-/// JSON lines.
-fn lines(messages: &[Message]) -> Vec<u8> {
-    let mut out = Vec::new();
-    for message in messages {
-        out.extend(serde_json::to_vec(message).unwrap_or_default());
-        out.push(b'\n');
-    }
-    out
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::gateway::LocalGateway;
+
+    #[test]
+    fn what_is_the_same_as_in_the_last_snapshot_is_not_worked_out_again() {
+        let mut blobs = Blobs::new(Gateway::Local(LocalGateway::default()));
+        let mut tree = Tree::default();
+        let mut write = |tree: &mut Tree, path: &str, text: &'static str, executable: bool| {
+            tree.write(path, Bytes::from_static(text.as_bytes()), executable)
+                .unwrap();
+            assert_eq!(blobs.add_files(tree), tree.entries(), "{path} {text}");
+        };
+        write(&mut tree, "a", "one", false);
+        write(&mut tree, "b", "one", false);
+        write(&mut tree, "a", "two", false);
+        write(&mut tree, "a", "two", true);
+        tree.remove("b");
+        write(&mut tree, "c", "three", false);
+        let message = |number: u64| Message {
+            number,
+            at: k8s_openapi::jiff::Timestamp::UNIX_EPOCH,
+            sender: "s".into(),
+            recipients: Vec::new(),
+            cause: "c".into(),
+            attempt: 1,
+            item: None,
+            tool: None,
+            verdict: None,
+            content: format!("{number}\n"),
+            wrote: Vec::new(),
+            input_tokens: 0,
+            output_tokens: 0,
+        };
+        let all = [message(1), message(2), message(3)];
+        let mut last = Last::default();
+        for some in [&all[..1], &all[..1], &all] {
+            let lines = last.lines(some);
+            let read: Vec<Message> = lines
+                .split(|byte| *byte == b'\n')
+                .filter(|line| !line.is_empty())
+                .map(|line| serde_json::from_slice(line).unwrap())
+                .collect();
+            assert_eq!(read, some);
+        }
+    }
 
     #[tokio::test]
     async fn what_is_saved_is_restored_and_a_foreign_plan_is_refused() {
