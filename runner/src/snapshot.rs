@@ -323,7 +323,7 @@ impl Blobs {
             base: record.baseline.as_ref().map(|line| line.base.clone()),
             commits: record.commits.clone(),
         };
-        let bytes = serde_json_canonicalizer::to_vec(&snapshot)
+        let bytes = serde_json::to_vec(&snapshot)
             .map_err(|error| GatewayError::Refused(format!("the snapshot is no JSON: {error}")))?;
         let digest = self.add(bytes.into());
         self.flush().await?;

@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
-/// The state of a run after an attempt of a step. Stored as canonical JSON, addressed by its digest.
+/// The state of a run after an attempt of a step. Stored as JSON, its fields in the order in which they stand here, addressed by its digest.
 #[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct Snapshot {
