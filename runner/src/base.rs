@@ -335,16 +335,29 @@ async fn restored(
     let Machine { starts, begun, .. } = &record.machine;
     if let Some(begun) = begun {
         let first = starts.get(&begun.step).cloned().flatten();
-        for (since, at) in [(Since::Step, &first), (Since::Attempt, &begun.at)] {
-            let earlier = match at {
-                Some(digest) => blobs.earlier(digest, &files).await?.0,
-                None => Tree::default(),
-            };
-            tree.remember(since, earlier);
-        }
+        let attempt = tree_at(blobs, begun.at.as_ref(), &files).await?;
+        let step = if first == begun.at {
+            attempt.clone()
+        } else {
+            tree_at(blobs, first.as_ref(), &files).await?
+        };
+        tree.remember(Since::Step, step);
+        tree.remember(Since::Attempt, attempt);
     }
     tree.write(|tree| *tree = files);
     Ok(record)
+}
+
+/// The tree of a snapshot; without one that of an empty project. What is the same in `near` is not fetched again.
+async fn tree_at(
+    blobs: &Blobs,
+    snapshot: Option<&Digest>,
+    near: &Tree,
+) -> Result<Tree, SnapshotError> {
+    match snapshot {
+        Some(digest) => Ok(blobs.earlier(digest, near).await?.0),
+        None => Ok(Tree::default()),
+    }
 }
 
 impl Engine {

@@ -207,6 +207,9 @@ impl Engine {
 
     /// No step leaves what nobody may write, however it was written.
     pub(crate) fn nothing_is_guarded(&mut self) -> Result<(), Stopped> {
+        if self.guard.is_open() {
+            return Ok(());
+        }
         let tree = self.to_commit();
         let changed = tree.and_then(|tree| self.history.changed(&tree));
         let changed = changed.map_err(|fault| Stopped::internal(&fault))?;

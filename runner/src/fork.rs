@@ -204,13 +204,9 @@ fn join_machines<'a>(
 /// What differs in a tree from the one it was made from; none: the file is gone.
 fn changed(before: &Tree, after: &Tree) -> Vec<(String, Option<TreeFile>)> {
     let written = after
-        .iter()
-        .filter(|(path, file)| before.get(path) != Some(file))
+        .written_since(before)
         .map(|(path, file)| (path.to_owned(), Some(file.clone())));
-    let removed = before
-        .iter()
-        .filter(|(path, _)| after.get(path).is_none())
-        .map(|(path, _)| (path.to_owned(), None));
+    let removed = after.gone_since(before).map(|path| (path.to_owned(), None));
     written.chain(removed).collect()
 }
 

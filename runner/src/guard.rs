@@ -68,6 +68,11 @@ impl Guard {
         self.undeliverable(path)
     }
 
+    /// Whether everything can be part of what is delivered.
+    pub const fn is_open(&self) -> bool {
+        self.kept.is_empty() && self.denied.is_none()
+    }
+
     /// Whether the policy denies a path.
     pub fn is_denied(&self, path: &str) -> bool {
         self.denying(path).is_some()

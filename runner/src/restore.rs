@@ -95,16 +95,12 @@ fn restored(
     kept: impl Fn(&str) -> Result<bool, TreeError>,
 ) -> Result<Tree, TreeError> {
     let mut tree = before.clone();
-    let gone = before.iter().filter(|(path, _)| now.get(path).is_none());
-    for (path, _) in gone {
+    for path in now.gone_since(before) {
         if kept(path)? {
             tree.remove(path);
         }
     }
-    let changed = now
-        .iter()
-        .filter(|(path, file)| before.get(path) != Some(file));
-    for (path, file) in changed {
+    for (path, file) in now.written_since(before) {
         if kept(path)? {
             tree.write(path, file.bytes.clone(), file.executable)?;
         }

@@ -176,19 +176,18 @@ pub struct Blobs {
 /// What was worked out for the last snapshot. Most of it is the same in the next one: so a step costs what it adds.
 #[derive(Debug, Default)]
 struct Last {
-    /// Entries of files by path, with the bytes that they are of.
-    files: BTreeMap<String, (Bytes, TreeEntry)>,
+    /// Entries of files by path, with the files that they are of.
+    files: BTreeMap<String, (TreeFile, TreeEntry)>,
     /// The first so many messages, as JSON lines.
     messages: usize,
     lines: Vec<u8>,
 }
 
 impl Last {
-    /// The entry of a file that is the same bytes as in the last snapshot.
-    fn entry(&self, path: &str, file: &TreeFile) -> Option<(Bytes, TreeEntry)> {
-        let (bytes, entry) = self.files.get(path)?;
-        let same = bytes.as_ptr() == file.bytes.as_ptr() && bytes.len() == file.bytes.len();
-        (same && entry.executable == file.executable).then(|| (bytes.clone(), entry.clone()))
+    /// The entry of a file that is as it was in the last snapshot.
+    fn entry(&self, path: &str, file: &TreeFile) -> Option<TreeEntry> {
+        let (known, entry) = self.files.get(path)?;
+        (known == file).then(|| entry.clone())
     }
 
     /// The trace as JSON lines.
@@ -217,10 +216,14 @@ impl Blobs {
     /// Takes a blob; it is uploaded with the next snapshot.
     pub fn add(&mut self, bytes: Bytes) -> Digest {
         let digest = Digest::of(&bytes);
-        if !self.stored.contains(&digest) {
-            self.waiting.insert(digest.clone(), bytes);
-        }
+        self.add_as(digest.clone(), bytes);
         digest
+    }
+
+    fn add_as(&mut self, digest: Digest, bytes: Bytes) {
+        if !self.stored.contains(&digest) {
+            self.waiting.insert(digest, bytes);
+        }
     }
 
     /// Takes the files of a project, and the list of them; they are uploaded with the next snapshot.
@@ -261,9 +264,7 @@ impl Blobs {
     /// Takes over what other blobs have not uploaded.
     pub fn absorb(&mut self, other: Self) {
         for (digest, bytes) in other.waiting {
-            if !self.stored.contains(&digest) {
-                self.waiting.insert(digest, bytes);
-            }
+            self.add_as(digest, bytes);
         }
     }
 
@@ -286,11 +287,12 @@ impl Blobs {
     fn add_files(&mut self, tree: &Tree) -> Vec<TreeEntry> {
         let mut files = BTreeMap::new();
         for (path, file) in tree.iter() {
-            let known = self.last.entry(path, file).unwrap_or_else(|| {
-                self.add(file.bytes.clone());
-                (file.bytes.clone(), entry(path, file))
+            let entry = self.last.entry(path, file).unwrap_or_else(|| {
+                let entry = entry(path, file);
+                self.add_as(entry.digest.clone(), file.bytes.clone());
+                entry
             });
-            files.insert(path.to_owned(), known);
+            files.insert(path.to_owned(), (file.clone(), entry));
         }
         let entries = files.values().map(|(_, entry)| entry.clone()).collect();
         self.last.files = files;

@@ -52,12 +52,22 @@ pub enum TreeError {
 }
 
 /// A file of the project.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Eq)]
 pub struct TreeFile {
     /// Its content.
     pub bytes: Bytes,
     /// Whether it may be executed.
     pub executable: bool,
+}
+
+/// Most files of two trees that are compared share their bytes, and need not be read.
+impl PartialEq for TreeFile {
+    fn eq(&self, other: &Self) -> bool {
+        let shared = self.bytes.as_ptr() == other.bytes.as_ptr();
+        self.executable == other.executable
+            && self.bytes.len() == other.bytes.len()
+            && (shared || self.bytes == other.bytes)
+    }
 }
 
 /// The files of the project by path.
@@ -127,6 +137,21 @@ impl Tree {
             .filter(|path| matcher.is_match(path))
             .cloned()
             .collect())
+    }
+
+    /// Files that another tree does not have, or has otherwise, in the order of their paths.
+    pub fn written_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = (&'a str, &'a TreeFile)> {
+        let differs = |(path, file): &(&str, &TreeFile)| before.get(path) != Some(*file);
+        self.iter().filter(differs)
+    }
+
+    /// Paths that only another tree has, in their order.
+    pub fn gone_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a str> {
+        let paths = before.iter().map(|(path, _)| path);
+        paths.filter(|path| self.get(path).is_none())
     }
 
     /// What a snapshot lists.

@@ -22,7 +22,7 @@ use sopwith_crds::{
 };
 
 use self::edits::Edits;
-use crate::tree::{Tree, TreeError, TreeFile};
+use crate::tree::{Tree, TreeError};
 
 /// What an incremental run is about, as it is kept in its snapshots.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -74,23 +74,13 @@ pub fn seen(
 /// The paths that differ between two trees, what is gone included, in order; without what the system keeps and what is of one
 /// run only.
 fn changed<'a>(layout: &BTreeMap<String, String>, base: &'a Tree, tree: &'a Tree) -> Vec<&'a str> {
-    let differs =
-        |(path, file): &(&str, &TreeFile)| base.get(path).is_none_or(|old| !same(old, file));
-    let written = tree.iter().filter(differs);
-    let gone = base.iter().filter(|(path, _)| tree.get(path).is_none());
+    let written = tree.written_since(base).map(|(path, _)| path);
     let mut paths: Vec<&str> = written
-        .chain(gone)
-        .map(|(path, _)| path)
+        .chain(tree.gone_since(base))
         .filter(|path| matches!(keeper(layout, path), Keeper::People | Keeper::Steps))
         .collect();
     paths.sort_unstable();
     paths
-}
-
-/// Whether two files are the same. Most share their bytes, and need not be read.
-fn same(one: &TreeFile, other: &TreeFile) -> bool {
-    let shared = one.bytes.as_ptr() == other.bytes.as_ptr() && one.bytes.len() == other.bytes.len();
-    one.executable == other.executable && (shared || one.bytes == other.bytes)
 }
 
 /// The places of the layout to which the idea of a kind is written, and to which that of the other kind would be.
