@@ -22,6 +22,7 @@ use sopwith_crds::{
     contract::{
         Digest, VERSION,
         commits::{BUNDLE, bundle},
+        delta::{ReadError, Reading},
         plan::{CA_KEY, PLAN_KEY, RunPlan},
         snapshot::Snapshot,
     },
@@ -81,8 +82,7 @@ pub(crate) async fn run(cluster: &Cluster, args: &PullArgs) -> anyhow::Result<()
     };
     let folder = gateway::blobs(&cluster.namespace, &args.name);
     let mut gateway = Gateway::find(cluster, &address, folder, MAY_NOT_READ).await?;
-    let bytes = gateway.get(&digest).await.context("fetch the snapshot")?;
-    let snapshot = read(&bytes, &status)?;
+    let snapshot = snapshot(&mut gateway, &digest, &status).await?;
     let project = &frozen.plan.options.project_name;
     let mut files = layout::files(&snapshot, project)?;
     let stage = write::Stage::new(&args.out)?;
@@ -96,6 +96,10 @@ pub(crate) async fn run(cluster: &Cluster, args: &PullArgs) -> anyhow::Result<()
         stage.write(file, &content)?;
         fetched.push(Fetched::of(file, &content));
     }
+    let (log, content) = messages(&mut gateway, &snapshot).await?;
+    stage.write(&log, &content)?;
+    fetched.push(Fetched::of(&log, &content));
+    files.push(log);
     if let Some((file, content)) = commits(&mut gateway, &snapshot, &args.name).await? {
         stage.write(&file, &content)?;
         fetched.push(Fetched::of(&file, &content));
@@ -125,15 +129,27 @@ async fn commits(
         packs.push(pack.with_context(|| format!("fetch commit {}", made.id))?);
     }
     let content = bundle(&snapshot.commits, run, &packs)?.map(Bytes::from);
-    Ok(content.map(|content| {
-        let file = File {
-            path: BUNDLE.to_owned(),
-            digest: Digest::of(&content),
-            size: None,
-            executable: false,
-        };
-        (file, content)
-    }))
+    Ok(content.map(|content| (made(BUNDLE, &content), content)))
+}
+
+/// The run's messages as one file.
+async fn messages(gateway: &mut Gateway, snapshot: &Snapshot) -> anyhow::Result<(File, Bytes)> {
+    let mut log = Vec::new();
+    for digest in &snapshot.messages {
+        log.extend(gateway.get(digest).await.context("fetch the messages")?);
+    }
+    let content = Bytes::from(log);
+    Ok((made(MESSAGES, &content), content))
+}
+
+/// A file that is put together from several blobs.
+fn made(path: &str, content: &Bytes) -> File {
+    File {
+        path: path.to_owned(),
+        digest: Digest::of(content),
+        size: Some(content.len() as u64),
+        executable: false,
+    }
 }
 
 /// The snapshot, or why there is none.
@@ -192,12 +208,7 @@ async fn cassette(
     };
     let content = Bytes::from(written.text);
     Ok(Recorded {
-        file: File {
-            path: CASSETTE.to_owned(),
-            digest: Digest::of(&content),
-            size: Some(content.len() as u64),
-            executable: false,
-        },
+        file: made(CASSETTE, &content),
         content,
         said: format!(
             "cassette: {} ({CASSETTE}{how})\n",
@@ -253,11 +264,21 @@ async fn frozen(
 }
 
 /// Reads the snapshot and checks that it is the run's.
-fn read(bytes: &[u8], status: &AgentRunStatus) -> anyhow::Result<Snapshot> {
-    let snapshot: Snapshot = serde_json::from_slice(bytes).context("read the snapshot")?;
-    if snapshot.version != VERSION {
-        return Err(Error::Version(snapshot.version).into());
+async fn snapshot(
+    gateway: &mut Gateway,
+    digest: &Digest,
+    status: &AgentRunStatus,
+) -> anyhow::Result<Snapshot> {
+    let mut reading = Reading::default();
+    let mut next = Some(digest.clone());
+    while let Some(part) = next {
+        let bytes = gateway.get(&part).await.context("fetch the snapshot")?;
+        next = reading.take(&part, &bytes).map_err(|error| match error {
+            ReadError::Version(found) => Error::Version(found).into(),
+            error => anyhow::Error::from(error).context("read the snapshot"),
+        })?;
     }
+    let snapshot = reading.whole();
     let expected = status
         .plan
         .as_ref()

@@ -175,9 +175,9 @@ fn told(source: &Source) -> String {
 pub async fn load(source: &Source, gateway: &Gateway) -> Result<Base, SourceError> {
     match source {
         Source::Run { name, snapshot, .. } => {
-            let left = read(gateway, snapshot).await?;
+            let (left, _) = read(gateway, snapshot).await?;
             Ok(Base {
-                tree: files(gateway, &left.tree, &Tree::default()).await?,
+                tree: files(gateway, left.tree.values(), &Tree::default()).await?,
                 origin: Origin::Run {
                     name: name.clone(),
                     snapshot: snapshot.clone(),

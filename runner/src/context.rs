@@ -200,8 +200,15 @@ pub struct Moment<'a> {
     pub recalled: Vec<&'a Fact>,
 }
 
-/// Everything that holds at a moment. `places` are the artifacts that can be seen.
-pub fn at(plan: &RunPlan, places: &[Place], tree: &Tree, moment: &Moment<'_>) -> Value {
+/// Everything that holds at a moment in a step. Of the artifacts it sees those that it hands over and those that it declares to
+/// read, as the checker has it.
+pub fn at(
+    plan: &RunPlan,
+    step: &Step,
+    places: &[Place],
+    tree: &Tree,
+    moment: &Moment<'_>,
+) -> Value {
     let mut context = base(plan);
     let Some(object) = context.as_object_mut() else {
         return context;
@@ -214,6 +221,9 @@ pub fn at(plan: &RunPlan, places: &[Place], tree: &Tree, moment: &Moment<'_>) ->
     object.insert("role".into(), role);
     let artifacts: Map<String, Value> = places
         .iter()
+        .filter(|place| {
+            place.step == step.name || step.inputs.iter().any(|input| input.artifact == place.name)
+        })
         .map(|place| (place.name.clone(), artifact(place, tree)))
         .collect();
     object.insert("artifacts".into(), Value::Object(artifacts));
@@ -255,7 +265,7 @@ pub fn label(item: &Value) -> String {
 mod tests {
     use super::*;
     use bytes::Bytes;
-    use sopwith_crds::sop_definition::Step;
+    use sopwith_crds::sop_definition::ArtifactRef;
 
     #[test]
     fn artifacts_are_seen_by_name_with_text_and_json() {
@@ -285,7 +295,8 @@ mod tests {
         };
         let places = places(&plan, &Templates::empty()).unwrap();
         let mut tree = Tree::default();
-        let before = at(&plan, &places, &tree, &Moment::default());
+        let maker = &plan.steps[0];
+        let before = at(&plan, maker, &places, &tree, &Moment::default());
         assert_eq!(
             before["artifacts"]["doc"],
             json!({"exists": false, "paths": [], "text": null, "json": null})
@@ -301,13 +312,23 @@ mod tests {
             round: 1,
             ..Moment::default()
         };
-        let after = at(&plan, &places, &tree, &moment);
+        let after = at(&plan, maker, &places, &tree, &moment);
         assert_eq!(after["artifacts"]["doc"]["json"]["a"], 1);
         assert_eq!(after["artifacts"]["code"]["paths"], json!(["p/x.py"]));
         assert_eq!(
             (after["file"]["path"].as_str(), after["attempt"].as_u64()),
             (Some("p"), Some(2))
         );
+        let reader = Step {
+            inputs: vec![ArtifactRef {
+                artifact: "doc".into(),
+                ..ArtifactRef::default()
+            }],
+            ..Step::default()
+        };
+        let seen = at(&plan, &reader, &places, &tree, &moment);
+        let names: Vec<&String> = seen["artifacts"].as_object().unwrap().keys().collect();
+        assert_eq!(names, ["doc"]);
     }
 
     #[test]

@@ -95,7 +95,7 @@ impl Engine {
     /// Every step is done; what the policy asks for must be there as well before anything is pushed.
     pub(crate) async fn succeeded(&mut self) -> End {
         let rules = self.plan.evidence.as_ref();
-        let missing = rules.and_then(|rules| trust::missing(rules, &self.record.machine.trail));
+        let missing = rules.and_then(|rules| trust::missing(rules, &self.record.trail));
         match missing {
             None => match self.push().await {
                 Ok(()) => self.end(Outcome::Succeeded, None).await,

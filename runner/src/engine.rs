@@ -38,7 +38,7 @@ use crate::{
     snapshot::{Begun, Blobs, Record},
     sop::{Decision, Happened, State, Wait, Way, apply, next, restores, way},
     tool::Toolbox,
-    trail::Entry,
+    trail,
 };
 
 /// What a launch works with.
@@ -493,8 +493,8 @@ impl Engine {
 
     fn happened(&mut self, happened: &Happened) {
         let way = way(&self.plan, self.state(), happened);
-        let entry = Entry::of(self.state(), happened, &way);
-        self.record.machine.trail.extend(entry);
+        let entry = trail::entry(self.state(), happened, &way);
+        self.record.trail.extend(entry);
         self.record.machine.state = apply(&self.plan, self.state(), happened);
     }
 
@@ -537,7 +537,7 @@ impl Engine {
         let machine = &self.record.machine;
         let base = self.record.baseline.as_ref().map(|line| &line.tree);
         let (mut context, incremental) = self.tree.read(|tree| {
-            let context = at(&self.plan, &self.places, tree, &moment);
+            let context = at(&self.plan, step, &self.places, tree, &moment);
             let about = machine.incremental.as_ref();
             let incremental = incremental::seen(about, &self.plan.layout, base, tree);
             (context, incremental)

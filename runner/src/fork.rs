@@ -70,6 +70,7 @@ impl Engine {
                 cassette: Vec::new(),
                 machine: self.record.machine.clone(),
                 messages: self.record.messages.clone(),
+                trail: self.record.trail.clone(),
                 evidence: self.record.evidence.clone(),
                 gates: self.record.gates.clone(),
             },
@@ -104,6 +105,7 @@ impl Engine {
             cassette: _,
             machine,
             messages,
+            trail,
             evidence,
             gates: _,
         } = own.record;
@@ -113,6 +115,9 @@ impl Engine {
         for message in messages.into_iter().skip(base.record.messages.len()) {
             self.record.add(message);
         }
+        self.record
+            .trail
+            .extend(trail.into_iter().skip(base.record.trail.len()));
         let evidence = evidence
             .into_iter()
             .filter(|(path, entry)| base.record.evidence.get(path) != Some(entry));
@@ -174,7 +179,6 @@ fn join_machines<'a>(
         state: _,
         frozen: _,
         worked_seconds: _,
-        trail,
         measures,
         said: _,
         by_programs,
@@ -185,8 +189,6 @@ fn join_machines<'a>(
         incremental: _,
         made,
     } = own;
-    into.trail
-        .extend(trail.into_iter().skip(before.trail.len()));
     into.measures.merge(&before.measures, measures);
     into.unmet.merge(&before.unmet, &unmet);
     for (path, from) in made {

@@ -16,10 +16,12 @@ use secrecy::{ExposeSecret, SecretString};
 use sopwith_crds::{
     contract::{
         Digest,
+        delta::Reading,
         plan::RunIdentity,
         report::{
             Event, LaunchStart, MAX_BLOB_BYTES, Orders, Problem, ReportBatch, ReportReply, What,
         },
+        snapshot::Snapshot,
     },
     status::Verdict,
 };
@@ -362,6 +364,16 @@ impl LocalGateway {
     /// A blob.
     pub fn blob(&self, digest: &Digest) -> Option<Bytes> {
         self.lock().blobs.get(digest).cloned()
+    }
+
+    /// A snapshot.
+    pub fn snapshot(&self, digest: &Digest) -> Option<Snapshot> {
+        let mut reading = Reading::default();
+        let mut next = Some(digest.clone());
+        while let Some(part) = next {
+            next = reading.take(&part, &self.blob(&part)?).ok()?;
+        }
+        Some(reading.whole())
     }
 
     fn start(&self) -> LaunchStart {

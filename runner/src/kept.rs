@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use sopwith_crds::{
-    contract::{Digest, plan::RunPlan, snapshot::Snapshot},
+    contract::{Digest, delta::Delta, plan::RunPlan},
     plan::{Earlier, EarlierState},
 };
 
@@ -112,8 +112,7 @@ pub fn earlier(out: &Path, step: Option<&str>) -> Result<Earlier, KeptError> {
     };
     let blob = blob(out, &found.snapshot);
     let bytes = fs::read(&blob).map_err(at(&blob))?;
-    let snapshot: Snapshot =
-        serde_json::from_slice(&bytes).map_err(|error| wrong(&blob, &error))?;
+    let snapshot: Delta = serde_json::from_slice(&bytes).map_err(|error| wrong(&blob, &error))?;
     Ok(Earlier {
         name: kept.plan.run.name.clone(),
         uid: kept.plan.run.uid.clone(),

@@ -21,7 +21,7 @@ use sopwith_crds::{
         memory::Facts,
         plan::RunPlan,
         report::{Event, LaunchStart, Next, Outcome, What},
-        snapshot::{Message, Snapshot},
+        snapshot::{Message, Snapshot, messages},
     },
     plan::{Earlier, PlanInputs, Rejection, build, project_name},
     tool_policy::{Provider, ReplayMode},
@@ -486,19 +486,22 @@ impl Flown {
 
     /// The last snapshot.
     pub fn snapshot(&self) -> Option<Snapshot> {
-        let bytes = self.gateway.blob(self.end.snapshot.as_ref()?)?;
-        serde_json::from_slice(&bytes).ok()
+        self.gateway.snapshot(self.end.snapshot.as_ref()?)
     }
 
     /// Its trace.
     pub fn trace(&self) -> Vec<Message> {
-        let log = self.snapshot().and_then(|snapshot| snapshot.messages);
-        let log = log.and_then(|digest| self.gateway.blob(&digest));
-        let log = log.unwrap_or_default();
-        let lines = log.split(|byte| *byte == b'\n');
-        lines
-            .filter_map(|line| serde_json::from_slice(line).ok())
-            .collect()
+        let log = self.log(&self.snapshot().unwrap_or_default());
+        messages(&log).unwrap_or_default()
+    }
+
+    /// The trace as JSON lines.
+    fn log(&self, snapshot: &Snapshot) -> Vec<u8> {
+        let blobs = snapshot.messages.iter();
+        let blobs: Vec<_> = blobs
+            .filter_map(|digest| self.gateway.blob(digest))
+            .collect();
+        blobs.concat()
     }
 
     /// Leaves what it learned in a folder, for later runs of its project: where it has long-term memory and succeeded.
@@ -527,17 +530,18 @@ impl Flown {
         };
         let files = snapshot
             .tree
-            .iter()
+            .values()
             .map(|entry| (out.join("project").join(&entry.path), &entry.digest));
         let evidence = snapshot
             .evidence
-            .iter()
+            .values()
             .map(|entry| (out.join("evidence").join(&entry.path), &entry.digest));
-        let messages = snapshot
-            .messages
-            .iter()
-            .map(|digest| (out.join("messages.jsonl"), digest));
-        for (path, digest) in files.chain(evidence).chain(messages) {
+        let blobs = files.chain(evidence).map(|(path, digest)| {
+            let content = self.gateway.blob(digest).unwrap_or_default();
+            (path, content)
+        });
+        let log = (out.join("messages.jsonl"), self.log(&snapshot).into());
+        for (path, content) in blobs.chain([log]) {
             let failed = |error: std::io::Error| LocalError::File {
                 path: path.clone(),
                 message: error.to_string(),
@@ -545,7 +549,7 @@ impl Flown {
             if let Some(parent) = path.parent() {
                 std::fs::create_dir_all(parent).map_err(failed)?;
             }
-            std::fs::write(&path, self.gateway.blob(digest).unwrap_or_default()).map_err(failed)?;
+            std::fs::write(&path, content).map_err(failed)?;
         }
         self.write_commits(&snapshot, out)?;
         let path = out.join("cassette.yaml");

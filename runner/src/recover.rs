@@ -39,7 +39,7 @@ pub(crate) async fn load(
     recover: &Recover,
     gateway: &Gateway,
 ) -> Result<Beginning, SourceError> {
-    let snapshot = read(gateway, &recover.snapshot).await?;
+    let (snapshot, _) = read(gateway, &recover.snapshot).await?;
     let mut blobs = Blobs::new(gateway.clone());
     let (tree, mut record) = blobs.restore(snapshot, &recover.snapshot).await?;
     take_over(plan, recover.gates, &mut record);
@@ -69,13 +69,13 @@ fn take_over(plan: &RunPlan, gates: InheritedGates, record: &mut Record) {
     machine.made.clear();
     if judge {
         machine.frozen.clear();
-        machine.trail.clear();
+        record.trail.clear();
         machine.measures = Measures::default();
         machine.unmet = Unmet::default();
         record.gates.clear();
         record.evidence.clear();
     }
-    machine.trail = taken_over(std::mem::take(&mut machine.trail), &machine.state);
+    record.trail = taken_over(std::mem::take(&mut record.trail), &machine.state);
     machine.said = Said::default();
     let Machine { state, starts, .. } = machine;
     starts.retain(|step, _| state.step(step).phase == Phase::Finished);

@@ -26,7 +26,6 @@ use sopwith_crds::{
         cassette::{Key, Request},
         plan::RunPlan,
         report::{LaunchStart, Next, Orders, Outcome, StepEnd, What},
-        snapshot::Message,
     },
     status::{FailureReason, Usage, Verdict},
 };
@@ -120,7 +119,7 @@ fn ends(flown: &Flown) -> Vec<StepEnd> {
 
 fn file(flown: &Flown, path: &str) -> Option<String> {
     let snapshot = flown.snapshot()?;
-    let entry = snapshot.tree.into_iter().find(|entry| entry.path == path)?;
+    let entry = snapshot.tree.get(path)?;
     Some(String::from_utf8(flown.gateway.blob(&entry.digest)?.to_vec()).unwrap())
 }
 
@@ -452,15 +451,7 @@ async fn a_launch_goes_on_after_the_last_finished_step() {
 #[tokio::test]
 async fn the_trace_holds_who_did_what_in_order() {
     let (flown, _) = flown(plain(), recorded().await, LocalGateway::default()).await;
-    let log = flown
-        .gateway
-        .blob(&flown.snapshot().unwrap().messages.unwrap())
-        .unwrap();
-    let messages: Vec<Message> = log
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_slice(line).unwrap())
-        .collect();
+    let messages = flown.trace();
     let causes: Vec<&str> = messages
         .iter()
         .map(|message| message.cause.as_str())

@@ -124,7 +124,7 @@ async fn played(plan: RunPlan, replay: Replay) -> (Vec<StepEnd>, Flown) {
 
 fn file(flown: &Flown, path: &str) -> String {
     let tree = flown.snapshot().unwrap().tree;
-    let entry = tree.into_iter().find(|entry| entry.path == path);
+    let entry = tree.get(path);
     let entry = entry.unwrap_or_else(|| panic!("there is no {path}"));
     String::from_utf8(flown.gateway.blob(&entry.digest).unwrap().to_vec()).unwrap()
 }

@@ -54,7 +54,7 @@ pub(crate) struct File {
     pub(crate) executable: bool,
 }
 
-/// The files of a snapshot: the project below its name, the evidence, the messages.
+/// The files of a snapshot: the project below its name, and the evidence.
 pub(crate) fn files(snapshot: &Snapshot, project: &str) -> Result<Vec<File>, Error> {
     if project.contains('/') || [BUNDLE, EVIDENCE, MESSAGES, CASSETTE].contains(&project) {
         return Err(Error::Unsafe {
@@ -62,15 +62,12 @@ pub(crate) fn files(snapshot: &Snapshot, project: &str) -> Result<Vec<File>, Err
             why: "it is no name of a project folder",
         });
     }
-    let project = snapshot.tree.iter().map(|entry| file(project, entry));
-    let evidence = snapshot.evidence.iter().map(|entry| file(EVIDENCE, entry));
-    let mut files: Vec<File> = project.chain(evidence).collect::<Result<_, _>>()?;
-    files.extend(snapshot.messages.clone().map(|digest| File {
-        path: MESSAGES.to_owned(),
-        digest,
-        size: None,
-        executable: false,
-    }));
+    let project = snapshot.tree.values().map(|entry| file(project, entry));
+    let evidence = snapshot
+        .evidence
+        .values()
+        .map(|entry| file(EVIDENCE, entry));
+    let files: Vec<File> = project.chain(evidence).collect::<Result<_, _>>()?;
     distinct(&files)?;
     Ok(files)
 }
@@ -153,15 +150,18 @@ mod tests {
 
     fn snapshot(paths: &[&str]) -> Snapshot {
         Snapshot {
-            tree: paths.iter().map(|p| entry(p)).collect(),
-            evidence: vec![entry("test_outputs/junit.xml")],
-            messages: Some(Digest::of("messages")),
+            // What they are listed under is not where they go.
+            tree: (1..)
+                .map(|n| n.to_string())
+                .zip(paths.iter().map(|p| entry(p)))
+                .collect(),
+            evidence: [("report".to_owned(), entry("test_outputs/junit.xml"))].into(),
             ..Snapshot::default()
         }
     }
 
     #[test]
-    fn project_evidence_and_messages_have_their_places() {
+    fn project_and_evidence_have_their_places() {
         let files = files(&snapshot(&["docs/prds/game.md", "game/cli.py"]), "game").unwrap();
         let paths: Vec<&str> = files.iter().map(|f| f.path.as_str()).collect();
         assert_eq!(
@@ -169,8 +169,7 @@ mod tests {
             [
                 "game/docs/prds/game.md",
                 "game/game/cli.py",
-                "evidence/test_outputs/junit.xml",
-                "messages.jsonl"
+                "evidence/test_outputs/junit.xml"
             ]
         );
     }

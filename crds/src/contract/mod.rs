@@ -4,11 +4,13 @@
 
 pub mod cassette;
 pub mod commits;
+pub mod delta;
 pub mod incremental;
 pub mod memory;
 pub mod plan;
 pub mod report;
 pub mod snapshot;
+pub mod trail;
 
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::{Digest as _, Sha256};

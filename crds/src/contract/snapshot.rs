@@ -1,54 +1,38 @@
 //! Snapshots: from what a run can be resumed, and what `kubectl sop pull` fetches.
 
-use super::{Digest, commits::Commits};
+use super::{Digest, commits::Commits, trail::Entry};
 use crate::status::{GateStatus, Usage, Verdict};
 use k8s_openapi::jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use std::{collections::BTreeMap, fmt};
 
-/// The state of a run after an attempt of a step. Stored as JSON, its fields in the order in which they stand here, addressed by its digest.
-#[derive(Clone, Debug, Default, Deserialize, Serialize, PartialEq)]
-#[serde(rename_all = "camelCase")]
+/// The state of a run after an attempt of a step. How it is stored: [`super::delta`].
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Snapshot {
-    /// Version of the shape.
-    pub version: u32,
     /// Digest of the plan it belongs to.
     pub plan: String,
     /// The project's files by path.
-    pub tree: Vec<TreeEntry>,
-    /// Blob with the ordered messages of the run, JSON lines of [`Message`].
-    pub messages: Option<Digest>,
+    pub tree: BTreeMap<String, TreeEntry>,
+    /// Blobs with the messages of the run, in order: [`messages`] reads them.
+    pub messages: Vec<Digest>,
+    /// Transitions and verdicts in order.
+    pub trail: Vec<Entry>,
     /// State of the machine, as the runner's engine keeps it.
     pub machine: serde_json::Value,
     /// What all launches have used up to here.
     pub spent: Usage,
     /// Reports that gates read (JUnit, coverage), by path: evidence, not part of the project.
-    pub evidence: Vec<TreeEntry>,
+    pub evidence: BTreeMap<String, TreeEntry>,
     /// Gates judged so far, latest attempt, by `step/gate`.
     pub gates: BTreeMap<String, GateStatus>,
     /// What an earlier run had used, from whose state the run began; not part of `spent`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inherited: Option<Usage>,
     /// Blobs with what models were asked and answered, in order, as [`crate::cassette::encode`] writes them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub cassette: Vec<Digest>,
     /// The project as the run found it; none where it began with an empty one.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Base>,
     /// The project as commits of Git.
-    #[serde(default, skip_serializing_if = "Commits::is_empty")]
     pub commits: Commits,
-}
-
-impl Snapshot {
-    /// What was used up to here, with what was inherited: what a run inherits that takes this over.
-    pub fn used_in_all(&self) -> Usage {
-        let mut used = self.spent.clone();
-        if let Some(inherited) = &self.inherited {
-            used.add(inherited);
-        }
-        used
-    }
 }
 
 /// The project as a run found it: what the run changed is told by comparing with it.
@@ -167,4 +151,11 @@ pub struct Message {
     /// Tokens received from a model for it.
     #[serde(default)]
     pub output_tokens: u64,
+}
+
+/// The messages of a blob: JSON lines.
+pub fn messages(blob: &[u8]) -> Result<Vec<Message>, serde_json::Error> {
+    let lines = blob.split(|byte| *byte == b'\n');
+    let lines = lines.filter(|line| !line.is_empty());
+    lines.map(serde_json::from_slice).collect()
 }

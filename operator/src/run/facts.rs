@@ -9,8 +9,9 @@ use bytes::Bytes;
 use sopwith_crds::{
     contract::{
         Digest,
+        delta::Reading,
         plan::RunPlan,
-        snapshot::{Message, Snapshot},
+        snapshot::{Message, Snapshot, messages},
     },
     memory,
     status::Phase,
@@ -76,16 +77,23 @@ async fn trace(store: &Store, uid: &str, snapshot: Option<&str>) -> Result<Vec<M
         return Err(Unread::Wrong("it has no snapshot".to_owned()));
     };
     let digest: Digest = snapshot.parse().map_err(|error| wrong(&error))?;
-    let bytes = blob(store, uid, &digest).await?;
-    let snapshot: Snapshot = serde_json::from_slice(&bytes).map_err(|error| wrong(&error))?;
-    let Some(log) = snapshot.messages else {
-        return Ok(Vec::new());
-    };
-    let bytes = blob(store, uid, &log).await?;
-    let lines = bytes.split(|byte| *byte == b'\n');
-    let lines = lines.filter(|line| !line.is_empty());
-    let messages = lines.map(|line| serde_json::from_slice(line).map_err(|error| wrong(&error)));
-    messages.collect()
+    let snapshot = snapshot_of(store, uid, digest).await?;
+    let mut all = Vec::new();
+    for log in &snapshot.messages {
+        let bytes = blob(store, uid, log).await?;
+        all.extend(messages(&bytes).map_err(|error| wrong(&error))?);
+    }
+    Ok(all)
+}
+
+async fn snapshot_of(store: &Store, uid: &str, digest: Digest) -> Result<Snapshot, Unread> {
+    let mut reading = Reading::default();
+    let mut next = Some(digest);
+    while let Some(part) = next {
+        let bytes = blob(store, uid, &part).await?;
+        next = reading.take(&part, &bytes).map_err(|error| wrong(&error))?;
+    }
+    Ok(reading.whole())
 }
 
 async fn blob(store: &Store, uid: &str, digest: &Digest) -> Result<Bytes, Unread> {
@@ -102,7 +110,7 @@ mod tests {
     use super::*;
     use crate::run::fixture;
     use k8s_openapi::jiff::Timestamp;
-    use sopwith_crds::contract::{VERSION, memory::Recalled};
+    use sopwith_crds::contract::{VERSION, delta::Delta, memory::Recalled};
 
     const UID: &str = "run-1";
 
@@ -165,10 +173,10 @@ mod tests {
     }
 
     async fn left(store: &Store, log: Option<Digest>) -> String {
-        let snapshot = Snapshot {
+        let snapshot = Delta {
             version: VERSION,
             messages: log,
-            ..Snapshot::default()
+            ..Delta::default()
         };
         put(store, serde_json::to_vec(&snapshot).unwrap())
             .await

@@ -23,7 +23,7 @@ use serde::de::DeserializeOwned;
 use sopwith_crds::{
     AgentRun, AgentRunStatus, DEFAULT_POLICY, SopDefinition, SopDefinitionSpec, ToolPolicy,
     agent_run::KeyRef,
-    contract::{Digest, memory::Facts, plan::RunPlan, snapshot::Snapshot},
+    contract::{Digest, delta::Delta, memory::Facts, plan::RunPlan},
     is_object_name,
     plan::{Earlier, Rejection, project_name},
     status::Phase,
@@ -220,10 +220,11 @@ async fn recovered(
     let batches = batches.map_err(Unplannable::Store)?;
     let (step, digest) = earlier::finished_step(found, &plan, &batches, step)?;
     let bytes = there(found, &digest, RECOVER, store).await?;
-    let snapshot: Snapshot = serde_json::from_slice(&bytes).map_err(|error| {
+    let snapshot: Delta = serde_json::from_slice(&bytes).map_err(|error| {
         let message = format!("the snapshot {digest} is wrong: {error}");
         unavailable(RECOVER, &message)
     })?;
+    // Each says all of what was used.
     let usage = snapshot.used_in_all();
     Ok(earlier::taken(found, plan, digest, Some((step, usage))))
 }

@@ -8,6 +8,7 @@ use sopwith_crds::{
     contract::{
         report::{What, gate_label},
         snapshot::SYSTEM,
+        trail::{Entry, Passage},
     },
     sop_definition::{Gate, GateKind},
     status::{FailureReason, GateStatus, Verdict},
@@ -24,7 +25,6 @@ use crate::{
     measures::{self, Taken},
     messages::{self, Said},
     sop::Fault,
-    trail::{Entry, Passage},
     tree::{Tree, TreeFile, entry},
 };
 
@@ -90,7 +90,7 @@ impl Engine {
                 let asked = gate.compliance.clone().unwrap_or_default();
                 let trace = Trace {
                     plan: &self.plan,
-                    trail: &self.record.machine.trail,
+                    trail: &self.record.trail,
                     messages: &self.record.messages,
                 };
                 Ok(compliance::judge(&asked, &spot.step.name, trace))
@@ -194,7 +194,7 @@ impl Engine {
                 by: status.decided_by.clone(),
             },
         };
-        self.record.machine.trail.push(entry);
+        self.record.trail.push(entry);
         let path = spot.gate(gate);
         self.record.machine.unmet.book(spot.place(&path), verdict);
         // A verdict's evidence is canonical; only the report has a time.

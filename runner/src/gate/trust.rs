@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use sopwith_crds::{
+    contract::trail::{Entry, Passage},
     language::Expression,
     sop_definition::Gate,
     status::{Trust, Verdict},
@@ -10,7 +11,6 @@ use sopwith_crds::{
 };
 
 use super::{Bench, Judgement};
-use crate::trail::{Entry, Passage};
 
 /// The trust in the value of an expression: that in the least of what it refers to.
 pub(super) fn of_expression(text: &str, bench: Bench<'_>) -> Trust {

@@ -233,23 +233,13 @@ impl Landed {
             let bytes = self.flown.gateway.blob(digest).unwrap();
             String::from_utf8(bytes.to_vec()).unwrap()
         };
-        let files = snapshot.tree.iter();
+        let files = snapshot.tree.values();
         files
             .map(|entry| (entry.path.clone(), text(&entry.digest)))
             .collect()
     }
 
     pub(crate) fn messages(&self) -> Vec<Message> {
-        let snapshot = self.flown.snapshot().unwrap();
-        let log = self
-            .flown
-            .gateway
-            .blob(&snapshot.messages.unwrap())
-            .unwrap();
-        let lines = log.split(|byte| *byte == b'\n');
-        lines
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).unwrap())
-            .collect()
+        self.flown.trace()
     }
 }

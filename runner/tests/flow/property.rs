@@ -17,7 +17,6 @@ use sopwith_crds::{
     contract::{
         plan::RunPlan,
         report::{LaunchStart, Next, Outcome, StepEnd, What},
-        snapshot::Snapshot,
     },
     sop_definition::FailureAction,
     status::Verdict,
@@ -264,12 +263,8 @@ async fn flown(plan: &RunPlan, world: &Arc<World>) -> Flown {
             snapshot,
             ..LaunchStart::default()
         };
-        if let Some(bytes) = start
-            .snapshot
-            .as_ref()
-            .and_then(|digest| gateway.blob(digest))
-        {
-            let snapshot: Snapshot = serde_json::from_slice(&bytes).unwrap();
+        if let Some(digest) = &start.snapshot {
+            let snapshot = gateway.snapshot(digest).unwrap();
             start.spent = snapshot.spent;
         }
         if let Some(end) = &last
@@ -350,6 +345,7 @@ fn essence(flown: &Flown) -> Value {
         "tree": snapshot.as_ref().map(|snapshot| &snapshot.tree),
         "gates": snapshot.as_ref().map(|snapshot| &snapshot.gates),
         "machine": machine,
+        "trail": snapshot.as_ref().map(|snapshot| &snapshot.trail),
         "messages": messages.collect::<Vec<_>>(),
         "ends": ends.collect::<Vec<_>>(),
     })

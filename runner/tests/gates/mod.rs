@@ -82,7 +82,7 @@ fn way(flown: &Flown) -> Vec<String> {
 /// A file of the evidence.
 fn evidence(flown: &Flown, path: &str) -> String {
     let entries = flown.snapshot().unwrap().evidence;
-    let entry = entries.into_iter().find(|entry| entry.path == path);
+    let entry = entries.get(path);
     let entry = entry.unwrap_or_else(|| panic!("there is no {path}"));
     String::from_utf8(flown.gateway.blob(&entry.digest).unwrap().to_vec()).unwrap()
 }

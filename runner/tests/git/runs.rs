@@ -353,11 +353,7 @@ async fn a_launch_that_follows_a_killed_one_works_on_the_same_commit_though_the_
     );
     let snapshot: Snapshot = second.snapshot().unwrap();
     assert_eq!(snapshot.commits.base.unwrap().id, head);
-    let note = snapshot
-        .tree
-        .iter()
-        .find(|entry| entry.path == "docs/note.md")
-        .unwrap();
+    let note = &snapshot.tree["docs/note.md"];
     assert_eq!(
         second.gateway.blob(&note.digest).unwrap(),
         "A game, and more\n"

@@ -337,7 +337,7 @@ impl Run {
     }
 
     pub(crate) fn tree(&self) -> Vec<TreeEntry> {
-        self.flown.snapshot().unwrap().tree
+        self.flown.snapshot().unwrap().tree.into_values().collect()
     }
 
     pub(crate) fn entry(&self, path: &str) -> Option<TreeEntry> {
@@ -369,13 +369,7 @@ impl Run {
     }
 
     pub(crate) fn messages(&self) -> Vec<Message> {
-        let log = self.flown.snapshot().unwrap().messages.unwrap();
-        let log = self.flown.gateway.blob(&log).unwrap();
-        let lines = log.split(|byte| *byte == b'\n');
-        lines
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).unwrap())
-            .collect()
+        self.flown.trace()
     }
 
     /// The message of a cause.

@@ -144,13 +144,9 @@ async fn the_list_says_which_file_was_made_from_which() {
         What::StepEnded { end } => Some(end.snapshot),
         _ => None,
     });
-    let first = run.flown.gateway.blob(&ends.into_iter().next().unwrap());
-    let first: sopwith_crds::contract::snapshot::Snapshot =
-        serde_json::from_slice(&first.unwrap()).unwrap();
-    let list = first
-        .tree
-        .iter()
-        .find(|entry| entry.path == ".dependencies.json");
+    let first = ends.into_iter().next().unwrap();
+    let first = run.flown.gateway.snapshot(&first).unwrap();
+    let list = first.tree.get(".dependencies.json");
     let list = run.flown.gateway.blob(&list.unwrap().digest).unwrap();
     let list = String::from_utf8(list.to_vec()).unwrap();
     assert!(list.contains(prd) && !list.contains("two.py"), "{list}");

@@ -56,7 +56,7 @@ fn base(flown: &Flown) -> Vec<TreeEntry> {
 #[tokio::test]
 async fn a_run_begins_with_what_an_earlier_one_left_and_knows_later_what_that_was() {
     let (first, left) = earlier().await;
-    let files = first.snapshot().unwrap().tree;
+    let files: Vec<TreeEntry> = first.snapshot().unwrap().tree.into_values().collect();
     let (second, _) = flown(upon(&left), filling(), first.gateway.clone()).await;
     assert_eq!(second.end.failure, None);
     let [(origin, count, snapshot)] = &loaded(&second)[..] else {

@@ -103,9 +103,7 @@ async fn finished_steps_and_their_verdicts_stand_and_cost_nothing_again() {
     let snapshot = second.snapshot().unwrap();
     assert_eq!((snapshot.spent, snapshot.inherited), (used, Some(spent)));
     // The trace goes on where it was.
-    let log = second.gateway.blob(&snapshot.messages.unwrap()).unwrap();
-    let first_line = log.split(|byte| *byte == b'\n').next().unwrap();
-    let message: Message = serde_json::from_slice(first_line).unwrap();
+    let message = &second.trace()[0];
     assert_eq!((message.number, message.cause.as_str()), (1, "think/plan"));
 }
 
@@ -175,15 +173,8 @@ async fn under_another_procedure_every_gate_is_judged_again_and_no_work_is_done_
     );
     assert_eq!(file(&second, "word.txt").as_deref(), Some("wrong\n"));
     // No program ran, no file was written: only verdicts joined the trace.
-    let log = second
-        .gateway
-        .blob(&second.snapshot().unwrap().messages.unwrap())
-        .unwrap();
-    let causes: Vec<String> = log
-        .split(|byte| *byte == b'\n')
-        .filter(|line| !line.is_empty())
-        .map(|line| serde_json::from_slice::<Message>(line).unwrap().cause)
-        .collect();
+    let trace = second.trace();
+    let causes: Vec<&str> = trace.iter().map(|message| message.cause.as_str()).collect();
     let last = causes.len() - 2;
     assert_eq!(causes[last..], ["think/has-files", "check/right-word"]);
 }

@@ -175,18 +175,12 @@ impl Played {
 
     /// The trace.
     pub(crate) fn trace(&self) -> Vec<Message> {
-        let log = self.flown.snapshot().unwrap().messages.unwrap();
-        let log = self.flown.gateway.blob(&log).unwrap();
-        log.split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).unwrap())
-            .collect()
+        self.flown.trace()
     }
 
     /// A file of the project.
     pub(crate) fn file(&self, path: &str) -> Option<String> {
-        let tree = self.flown.snapshot()?.tree;
-        let entry = tree.into_iter().find(|entry| entry.path == path)?;
+        let entry = self.flown.snapshot()?.tree.remove(path)?;
         let bytes = self.flown.gateway.blob(&entry.digest)?;
         Some(String::from_utf8(bytes.to_vec()).unwrap())
     }

@@ -184,12 +184,7 @@ pub(crate) struct Run {
 
 impl Run {
     pub(crate) fn file(&self, path: &str) -> Option<String> {
-        let entry = self
-            .flown
-            .snapshot()?
-            .tree
-            .into_iter()
-            .find(|entry| entry.path == path)?;
+        let entry = self.flown.snapshot()?.tree.remove(path)?;
         Some(String::from_utf8(self.flown.gateway.blob(&entry.digest)?.to_vec()).unwrap())
     }
 
@@ -213,12 +208,7 @@ impl Run {
     }
 
     pub(crate) fn messages(&self) -> Vec<Message> {
-        let log = self.flown.snapshot().unwrap().messages.unwrap();
-        let log = self.flown.gateway.blob(&log).unwrap();
-        log.split(|byte| *byte == b'\n')
-            .filter(|line| !line.is_empty())
-            .map(|line| serde_json::from_slice(line).unwrap())
-            .collect()
+        self.flown.trace()
     }
 
     /// The body of the question of a turn.

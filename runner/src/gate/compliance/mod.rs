@@ -8,13 +8,12 @@ use std::fmt::Write as _;
 use serde::Serialize;
 use serde_json::json;
 use sopwith_crds::{
-    contract::{plan::RunPlan, snapshot::Message},
+    contract::{plan::RunPlan, snapshot::Message, trail::Entry},
     sop_definition::{ComplianceGate, Step},
     status::Trust,
 };
 
 use super::Judgement;
-use crate::trail::Entry;
 
 /// What a run has left to be checked.
 #[derive(Debug, Clone, Copy)]

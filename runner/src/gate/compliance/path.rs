@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sopwith_crds::{
-    contract::plan::RunPlan,
+    contract::{
+        plan::RunPlan,
+        trail::{Entry, Passage, Then},
+    },
     sop_definition::{FailureAction, GateKind, Step},
     status::{Trust, Verdict},
 };
 
 use super::Check;
-use crate::{
-    sop::again,
-    trail::{Entry, Passage, Then},
-};
+use crate::sop::again;
 
 /// Where a step stands while the trail is walked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

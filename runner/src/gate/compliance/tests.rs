@@ -1,8 +1,10 @@
 use super::*;
-use crate::trail::{Passage, Then};
 use k8s_openapi::jiff::Timestamp;
 use sopwith_crds::{
-    contract::plan::RunOptions,
+    contract::{
+        plan::RunOptions,
+        trail::{Passage, Then},
+    },
     sop_definition::{Action, FailureAction, FailureRule, Gate, GateKind, Raci, Role},
     status::Verdict,
 };
